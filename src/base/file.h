@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whole files in bounded memory, and replacement that survives power loss. Any thread; blocking, so never on the loop. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* Reads a regular file of at most `limit` bytes into fresh memory with a NUL after it (not counted in *size).
+ * The caller frees *data. A directory, FIFO or device is refused by name. */
+int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, struct fault *f);
+
+/* Replaces `path` by these bytes: temporary file beside it, write, fsync, rename, fsync of the directory.
+ * On failure the old file is untouched and the temporary one removed. mode e.g. 0600. */
+int file_replace(const char *path, const void *data, size_t size, unsigned mode, struct fault *f);
+
+/* As file_replace for contents that do not fit memory: begin, write (any number of times), then commit or abort.
+ * commit also hands the file to `path`; abort and a failed commit remove the temporary file. */
+struct file_writer {
+	int fd;
+	char *path;
+	char *temporary;
+};
+int file_writer_begin(struct file_writer *w, const char *path, unsigned mode, struct fault *f);
+int file_writer_write(struct file_writer *w, const void *data, size_t n, struct fault *f);
+int file_writer_commit(struct file_writer *w, struct fault *f);
+void file_writer_abort(struct file_writer *w);
+
+/* fsync of the directory that holds `path`. */
+int file_sync_directory(const char *path, struct fault *f);
+/* mkdir -p; existing directories are fine. */
+int file_make_directories(const char *path, unsigned mode, struct fault *f);
