@@ -9,3 +9,4 @@ include tests/net.mk
 include tests/config.mk
 include tests/daemon.mk
 include tests/e2e.mk
+EXTRA_DIST += tests/tsan.supp
