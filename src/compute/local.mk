@@ -1,1 +1,4 @@
-# src/compute
+noinst_LIBRARIES += libcompute.a
+libcompute_a_SOURCES = \
+	%D%/compute.h \
+	# end

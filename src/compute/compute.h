@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The compute seam: one table of operations, implemented by the CPU backend (compute/cpu/) and by sakiori-cuda.so (gpu/).
+ * One thread at a time uses a device: the thread that opened it, or the one it was handed to. Different devices are independent.
+ *
+ * Rules that hold for every operation:
+ * - Operations run in the order of the calls and return nothing. The first failure sticks to the device, every later operation
+ *   does nothing, and device_sync() returns the failure with its sentence.
+ * - Pointers are device memory (from ops->alloc), unless the comment says "host". On the CPU both are the same.
+ * - "act" memory holds activations in the device's activation type (device->act): f32, bf16, or f64 for an oracle whose finite
+ *   differences are clean. Adapters, their gradients, moments, biases, norm weights and losses are f32 (float *) always.
+ * - Matrices are row-major, tokens first: `(N, C)` is N tokens of C features. Where a stride is given it counts elements.
+ * - Inputs are borrowed until the operation has run; the caller keeps them unchanged until device_sync() or until an operation
+ *   issued later has overwritten them in order. Structs that describe a call are read before the call returns.
+ * - Same seed, machine, thread count and calls: the same bits (CPU always, CUDA under `deterministic`). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* Raised whenever anything in this header changes; a module built for another number is refused. */
+#define DEVICE_ABI 1
+
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
+
+struct device_ops;
+
+/* A backend embeds this as its first member. Read-only for callers. */
+struct device {
+	const struct device_ops *ops;
+	enum dtype act;  /* type of activations */
+	size_t act_size; /* bytes of one activation element */
+	unsigned threads;
+	struct fault fault; /* the first failure; code 0 while there is none */
+};
+
+/* What a device is opened with. */
+struct device_config {
+	const char *name;   /* "cpu", "cuda" or "cuda:N" */
+	unsigned threads;   /* CPU threads; 0 = as many as the process may use */
+	enum dtype act;     /* type of activations and of the big products */
+	bool deterministic; /* CUDA: no float atomics, pinned plans; the CPU always is */
+};
+
+/* The one symbol a backend module exports is a function of this type, named sakiori_backend. It refuses an `abi` that is not its
+ * own DEVICE_ABI with SAKIORI_EMISMATCH. On success *out is closed with device_close(). */
+typedef int sakiori_backend(uint32_t abi, const struct device_config *config, struct device **out, struct fault *f);
+
+/* Opens a device. "cpu" is built in; "cuda[:N]" loads sakiori-cuda.so from the package's library folder. A device that is not there
+ * is refused (SAKIORI_EDEVICE); nothing ever falls back to another device. bf16 on a CPU without it: SAKIORI_EUNSUPPORTED.
+ * Opening the CPU is cheap (no library is started before the first product), so a codec may open one for itself. */
+int device_open(const struct device_config *config, struct device **out, struct fault *f);
+/* Frees the device and what it holds, but not memory and weights: free those first. NULL is fine. */
+void device_close(struct device *d);
+/* Waits for everything issued so far; 0 or the first failure since opening, with its sentence in f (may be NULL). */
+int device_sync(struct device *d, struct fault *f);
+/* Records a failure if it is the first; for backends and for callers' callbacks. */
+void device_fail(struct device *d, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* "f32", "bf16", "f64". */
+const char *dtype_name(enum dtype t);
+size_t dtype_size(enum dtype t);
+/* Pointer to act element number `element`. */
+static inline void *act_at(const struct device *d, const void *p, size_t element)
+{
+	return (char *)p + element * d->act_size;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------------------------------- */
+
+/* Which tokens an operation works on. Rows (examples) are packed one after another without padding; row i is the tokens
+ * row_offsets[i] .. row_offsets[i+1]-1. */
+struct tokens {
+	size_t count;                /* N: tokens of the buffers */
+	const uint32_t *row_offsets; /* (rows + 1), first 0, last N; NULL where an operation does not need rows */
+	size_t rows;
+	const uint32_t *index; /* optional: only these tokens (ascending, each < N) are computed, the others stay untouched */
+	size_t index_count;
+};
+
+/* ---- weights -------------------------------------------------------------------------------------------------------- */
+
+/* A frozen matrix (rows = outputs, cols = inputs), in layouts that only the backend knows. Made and freed through the ops. */
+struct weight;
+
+/* What a weight will be used for; each use may cost one packed copy (bf16: 2 bytes an element each). */
+enum weight_use {
+	WEIGHT_FORWARD = 1,  /* y = x W^T */
+	WEIGHT_BACKWARD = 2, /* dx = dy W */
+	WEIGHT_ROWS = 4,     /* embedding; free when WEIGHT_FORWARD is there too */
+};
+
+/* Writes rows first .. first+count-1 as f32 (count, cols) to the host buffer `out`. Any failure code aborts weight_new and sticks. */
+typedef int weight_fill(void *self, size_t first, size_t count, float *out);
+
+enum weight_axis { WEIGHT_AXIS_ROWS, WEIGHT_AXIS_COLS };
+
+/* ---- linear layers with adapters ------------------------------------------------------------------------------------ */
+
+/* What is wanted of the gradient dW = dy^T x (rows, cols) of the frozen weight itself. Everything is added to `out` (f32). */
+enum weight_gradient_kind {
+	WEIGHT_GRADIENT_NONE,
+	WEIGHT_GRADIENT_DENSE,    /* out (rows, cols): one layer's scratch */
+	WEIGHT_GRADIENT_SKETCHED, /* out (rows, k) += dW Omega, omega (cols, k) */
+	WEIGHT_GRADIENT_INDEXED,  /* out (k): dW at indices[i] = row * cols + col */
+};
+
+struct weight_gradient {
+	enum weight_gradient_kind kind;
+	float *out;
+	const float *omega;
+	const uint64_t *indices;
+	size_t k;
+};
+
+/* One linear layer y = x W^T + bias + scale * (x A^T) B^T. rank 0: no adapter, a and b are not looked at. */
+struct lora_linear {
+	const struct weight *weight;
+	const float *bias; /* (rows) or NULL */
+	const float *a;    /* (rank, cols) */
+	const float *b;    /* (rows, rank) */
+	size_t rank;
+	float scale; /* alpha / rank */
+	void *y;     /* forward: act (N, rows), written */
+	void *s;     /* act (N, rank): x A^T, written by forward, read by backward; NULL in a forward that nobody differentiates */
+	const void *dy;                         /* backward: act (N, rows) */
+	float *grad_a;                          /* backward: (rank, cols), added to; NULL: not wanted */
+	float *grad_b;                          /* backward: (rows, rank), added to; NULL: not wanted */
+	const struct weight_gradient *gradient; /* backward: NULL: not wanted */
+};
+
+/* ---- norm, activation, rope, attention, loss ------------------------------------------------------------------------- */
+
+enum norm_kind { NORM_RMS }; /* others are refused with SAKIORI_EUNSUPPORTED until they are needed */
+
+enum activation_kind { ACTIVATION_SWIGLU, ACTIVATION_GEGLU }; /* gated: h = f(gate) * up; GEGLU is refused for now */
+
+/* Rotary embedding in Hugging Face order: feature i turns with feature i + half, i < half. Features from 2*half on stay. */
+struct rope {
+	const float *cosine, *sine; /* (positions, half) */
+	size_t half;
+	size_t head_dim;
+};
+
+enum mask_kind {
+	MASK_CAUSAL,
+	MASK_WINDOW,        /* causal, and only the last `window` keys, the token itself included */
+	MASK_BIDIRECTIONAL, /* within the row */
+};
+
+/* Grouped-query attention: query head h reads key/value head h / (heads / kv_heads). */
+struct attention {
+	size_t heads, kv_heads, head_dim;
+	enum mask_kind mask;
+	size_t window;
+	float scale;      /* usually 1/sqrt(head_dim) */
+	float softcap;    /* scores become softcap * tanh(scores / softcap); 0 = none */
+	size_t q_stride;  /* elements from token to token of q and dq, at least heads * head_dim */
+	size_t kv_stride; /* the same of k, v, dk, dv */
+	/* Generation with a cache: keys and values have rows of their own, (rows + 1) offsets; the queries of a row are its last
+	 * tokens. NULL: the same rows as the queries. Forward only. */
+	const uint32_t *kv_offsets;
+};
+
+/* The loss over hidden states and an output head, in chunks of tokens. labels[t] is what hidden[t] must predict (already
+ * shifted by the caller); -1 is ignored. Only labelled tokens (and only those of tokens->index, when given) are multiplied. */
+struct cross_entropy {
+	const int32_t *labels; /* (N) */
+	const float *weights;  /* (N): factor of each token's loss and gradient, or NULL for 1 */
+	float gradient_scale;  /* d_hidden is the gradient of gradient_scale * sum(weight * loss) */
+	float softcap;         /* of the logits; 0 = none */
+	double *sum;           /* (1), added to: sum of weight * loss, nats; NULL: not wanted */
+	float *losses;         /* (N): loss of each labelled token, unweighted, 0 for others; NULL: not wanted */
+	uint8_t *correct;      /* (N): 1 where the label is the argmax or is ignored, 0 elsewhere; NULL: not wanted */
+};
+
+/* ---- optimizer ------------------------------------------------------------------------------------------------------ */
+
+struct adamw {
+	float lr, beta1, beta2, epsilon, weight_decay; /* decoupled decay, bias-corrected, as torch.optim.AdamW */
+	uint64_t step;                                 /* of this update, from 1 */
+	float gradient_scale;                          /* gradients are multiplied by it first (clipping, averaging) */
+};
+
+/* ---- quantization (algorithms 6.2) ------------------------------------------------------------------------------------ */
+
+#define QUANTIZE_BLOCK 64
+/* Blocks (and scales) of n elements; the last one may be short. */
+static inline size_t quantize_blocks(size_t n)
+{
+	return (n + QUANTIZE_BLOCK - 1) / QUANTIZE_BLOCK;
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------------ */
+
+struct device_ops {
+	uint32_t abi;     /* DEVICE_ABI */
+	const char *name; /* "cpu", "cuda" */
+	void (*close)(struct device *d);
+	void (*sync)(struct device *d);
+
+	/* Memory. alloc: zeroed, at least 64-byte aligned; NULL after a failure (which sticks) and for 0 bytes. */
+	void *(*alloc)(struct device *d, size_t bytes);
+	void (*release)(struct device *d, void *p); /* NULL is fine */
+	/* host -> device and device -> host. download waits for what was issued before it; after a failure it zeroes the host buffer. */
+	void (*upload)(struct device *d, void *to, const void *host, size_t bytes);
+	void (*download)(struct device *d, void *host, const void *from, size_t bytes);
+	void (*zero)(struct device *d, void *p, size_t bytes);
+	void (*copy)(struct device *d, void *to, const void *from, size_t bytes); /* not overlapping */
+	/* n elements, f32 <-> act; bf16 rounds to nearest even. Both in device memory. */
+	void (*to_act)(struct device *d, void *act, const float *x, size_t n);
+	void (*from_act)(struct device *d, float *x, const void *act, size_t n);
+	void (*axpy)(struct device *d, float *y, float factor, const float *x, size_t n); /* y += factor * x */
+	void (*scale)(struct device *d, float *x, float factor, size_t n);
+	void (*add)(struct device *d, void *y, const void *x, size_t n); /* act: y += x */
+
+	/* Weights. weight_new calls fill() for ascending row ranges; no f32 copy of the whole matrix ever exists. storage: f32 or bf16;
+	 * a bf16 device takes bf16 only, other devices round to bf16 when asked to. uses: enum weight_use bits. NULL after a failure. */
+	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self);
+	void (*weight_free)(struct device *d, struct weight *w); /* NULL is fine */
+	/* A new weight of the n listed (host indices) rows or columns, in the order of the list. */
+	struct weight *(*weight_slice)(struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
+	/* Overwrites elements: host indices (row * cols + col) and values. Visible in every layout after weight_repack. */
+	void (*weight_write)(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n);
+	/* A new weight W + scale * B A, summed in f32 and rounded once. a (rank, cols), b (rows, rank). */
+	struct weight *(*weight_merged)(struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale);
+	/* Makes all layouts agree after weight_write. */
+	void (*weight_repack)(struct device *d, struct weight *w);
+	/* host out (count, cols): rows first .. first+count-1 as they are stored. */
+	void (*weight_read)(struct device *d, const struct weight *w, size_t first, size_t count, float *out);
+	/* Bytes that the weight occupies, all layouts together. */
+	size_t (*weight_bytes)(const struct weight *w);
+
+	/* y (N, rows) = x (N, cols) W^T + bias (NULL: none). */
+	void (*matmul)(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
+	/* dx (N, cols) = dy (N, rows) W, or += when accumulate. */
+	void (*matmul_backward)(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
+
+	/* The `count` linears (at most 8) share the input x (N, cols): q,k,v together, gate,up together. */
+	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count);
+	/* dx (N, cols) = (or +=) sum over the linears of dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and
+	 * gradient hooks are added to. dx may not overlap x or any dy. row_squares: NULL, or (rows) doubles to which every row's
+	 * own squared norm of (grad_a, grad_b) is added; needs t->row_offsets. */
+	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count, void *dx,
+		bool accumulate, double *row_squares);
+
+	/* out (N, C) = rows ids[t] of w (needs WEIGHT_ROWS or WEIGHT_FORWARD). An id outside the matrix is a failure. */
+	void (*embedding)(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out);
+
+	/* sum = x + delta (delta NULL: sum = x, and sum may be NULL); y = sum / rms(sum) * weight. sum may be x. inverse_rms (N), kept for
+	 * the backward. weight (C). Called again with delta NULL it recomputes y from the kept sum. */
+	void (*norm_forward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta, void *sum,
+		const float *weight, float epsilon, void *y, float *inverse_rms);
+	/* dx (N, C) += gradient through the norm: dx holds the residual stream's gradient already. x is the kept sum. */
+	void (*norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x, const float *weight,
+		const float *inverse_rms, void *dx);
+
+	/* In place on x (N, heads, head_dim), tokens `stride` elements apart; positions (N) count from 0 in each row. backward turns back. */
+	void (*rope_forward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x, size_t heads, size_t stride);
+	void (*rope_backward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx, size_t heads, size_t stride);
+
+	/* out (N, heads * head_dim) dense; log_sum_exp (N, heads), natural, NULL when nobody differentiates. t needs row_offsets. */
+	void (*attention_forward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q, const void *k, const void *v,
+		void *out, float *log_sum_exp);
+	/* Writes (does not add) dq, dk, dv; d_out is dense like out. dq, dk, dv may not overlap any input. */
+	void (*attention_backward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q, const void *k, const void *v,
+		const void *out, const float *log_sum_exp, const void *d_out, void *dq, void *dk, void *dv);
+
+	/* h = f(gate) * up, n elements; h may be gate or up. */
+	void (*activation_forward)(struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
+	/* In place: gate becomes d_gate, up becomes d_up. If h is not NULL the recomputed f(gate) * up is written there; h may be dh. */
+	void (*activation_backward)(struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
+
+	/* hidden (N, C), head (V, C). d_hidden (N, C), NULL for the loss alone, may be hidden: zero for tokens that count nothing. The head
+	 * needs WEIGHT_FORWARD, and WEIGHT_BACKWARD for d_hidden. At most one chunk of (tokens, V) exists at a time. */
+	void (*cross_entropy)(struct device *d, const struct cross_entropy *c, const struct tokens *t, const void *hidden, const struct weight *head,
+		void *d_hidden);
+	/* logits (N, V) in f32, for generation. */
+	void (*head_logits)(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
+
+	/* One fused update over the flat parameter buffer. */
+	void (*adamw)(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first, float *second, size_t n);
+	/* out (1) = sum of squares in a fixed order, accumulated in double. */
+	void (*sum_squares)(struct device *d, const float *x, size_t n, double *out);
+	/* Sums the flat gradient buffer over the devices that train together. One device: does nothing. */
+	void (*reduce)(struct device *d, float *x, size_t n);
+
+	/* Blocks of QUANTIZE_BLOCK consecutive elements: scale = max|x|/127 as f16 rounded up; value = floor(x/scale) + [u < frac],
+	 * clamped to +-127; a zero block has scale 0. u of element i is number i % 4 of rng_block(seed, stream, i / 4), 24 bits. A block with an
+	 * element that is not finite, or too large for an f16 scale, gets scale 0x7e00 (NaN) and zero values: the caller must refuse it. */
+	void (*quantize)(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream);
+	/* out[i] = values[i] * scale of its block, the same bits on every device. */
+	void (*dequantize)(struct device *d, float *out, const int8_t *values, const uint16_t *scales, size_t n);
+};
