@@ -1,1 +1,15 @@
-# tests of daemon
+if HAVE_CHECK
+if DAEMON
+DAEMON_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
+
+check_PROGRAMS += tests/check_metrics
+tests_check_metrics_SOURCES = tests/check_metrics.c
+tests_check_metrics_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_metrics_LDADD = libdaemon.a $(BASE_LIBS) $(CHECK_LIBS) -lm
+
+check_PROGRAMS += tests/check_http
+tests_check_http_SOURCES = tests/check_http.c
+tests_check_http_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_http_LDADD = libdaemon.a $(MICROHTTPD_LIBS) $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS)
+endif
+endif

@@ -1,1 +1,8 @@
-# src/daemon
+if DAEMON
+noinst_LIBRARIES += libdaemon.a
+libdaemon_a_SOURCES = \
+	%D%/metrics.h %D%/metrics.c \
+	%D%/http.h %D%/http.c \
+	# end
+libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
+endif
