@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "train/lora.h"
+#include "train/optim.h"
 
-enum trainer_schedule { TRAINER_CONSTANT, TRAINER_LINEAR, TRAINER_COSINE };
 enum trainer_dtype { TRAINER_BF16, TRAINER_F32 };
 enum trainer_overlong { TRAINER_TRUNCATE, TRAINER_REFUSE };
 
@@ -28,7 +28,7 @@ struct trainer_config {
 	float alpha;            /* 0 = 2 * rank */
 	unsigned targets;       /* mask of enum lora_target; LORA_ALL */
 	double lr;              /* peak learning rate */
-	enum trainer_schedule schedule;
+	enum schedule schedule; /* SCHEDULE_CONSTANT, SCHEDULE_LINEAR or SCHEDULE_COSINE */
 	uint64_t warmup;        /* steps of linear warm-up */
 	uint64_t total_steps;   /* length of the schedule; further steps stay at its end. In the daemon: rounds * local steps */
 	double beta1, beta2, epsilon;
