@@ -21,15 +21,16 @@ struct config_list {
 };
 
 struct config_peer {
-	char *name; /* unique; the label in metrics and commands: A-Z a-z 0-9 . _ - */
-	char *id; /* what `sakiori id` printed at that site */
+	char *name;             /* unique; the label in metrics and commands: A-Z a-z 0-9 . _ - */
+	char *id;               /* what `sakiori id` printed at that site */
 	struct config_list url; /* tried in turn; may be empty when dial is false */
 	bool dial;
 	unsigned line; /* where its entry begins in the file; 0 when not read from one */
 };
 
-/* The values of every key. Strings are never NULL after config_defaults or config_load: an optional one that is absent is "".
- * Paths are absolute after config_load. Words (const char *) are one of those the key allows, in static memory. */
+/* The values of every key. Strings are never NULL after config_defaults or config_load: an optional one that is absent
+ * is "". Paths are absolute after config_load. Words (const char *) are one of those the key allows, in static memory.
+ */
 struct config {
 	char *file; /* the file this was read from; "" for defaults */
 	struct {
@@ -39,7 +40,7 @@ struct config {
 	} site;
 	struct {
 		struct config_list peer; /* URLs that neighbours may dial; empty: this site only dials */
-		char *http; /* "address:port"; "": no HTTP */
+		char *http;              /* "address:port"; "": no HTTP */
 		char *admin_socket;
 	} listen;
 	struct {
@@ -47,19 +48,19 @@ struct config {
 		char *network_secret; /* "": none; required as soon as there is a peer */
 	} identity;
 	struct {
-		char *path; /* a file or folder, or "shape:NAME" */
+		char *path;             /* a file or folder, or "shape:NAME" */
 		const char *base_dtype; /* bf16 | f32 */
-		char *device; /* cpu | cuda | cuda:N */
-		int64_t threads; /* 0: as many as cores */
+		char *device;           /* cpu | cuda | cuda:N */
+		int64_t threads;        /* 0: as many as cores */
 	} model;
 	struct {
 		char *train;
-		char *eval; /* "": no evaluation */
-		uint64_t max_file; /* bytes */
-		int64_t eval_rows; /* 0: all */
-		int64_t max_seq; /* tokens */
-		int64_t batch_rows; /* rows a step */
-		int64_t micro_tokens; /* tokens that go through the model at once */
+		char *eval;            /* "": no evaluation */
+		uint64_t max_file;     /* bytes */
+		int64_t eval_rows;     /* 0: all */
+		int64_t max_seq;       /* tokens */
+		int64_t batch_rows;    /* rows a step */
+		int64_t micro_tokens;  /* tokens that go through the model at once */
 		const char *over_long; /* truncate | refuse */
 	} data;
 	struct {
@@ -80,10 +81,10 @@ struct config {
 		int64_t local_steps;
 		int64_t seed;
 		double gamma;
-		uint64_t deadline; /* ms */
+		uint64_t deadline;     /* ms */
 		uint64_t min_deadline; /* ms */
-		int64_t eval_every; /* rounds; 0: never */
-		const char *start; /* auto | paused */
+		int64_t eval_every;    /* rounds; 0: never */
+		const char *start;     /* auto | paused */
 	} run;
 	struct config_peer *peers;
 	size_t peer_count;
@@ -94,21 +95,23 @@ void config_defaults(struct config *c);
 /* Frees everything; safe twice, and on a zeroed struct. */
 void config_fini(struct config *c);
 
-/* Reads and checks a file. SAKIORI_ECONFIG with the sentence "file:line: what was found, what is expected" (also the nearest
- * known key for an unknown one), or the code of the failed read. *c is to be freed with config_fini in every case. */
+/* Reads and checks a file. SAKIORI_ECONFIG with the sentence "file:line: what was found, what is expected" (also the
+ * nearest known key for an unknown one), or the code of the failed read. *c is to be freed with config_fini in every
+ * case. */
 int config_load(const char *path, struct config *c, struct fault *f);
-/* The same from memory; `path` names it in messages and is what relative paths are relative to. text[size] must be 0. */
+/* The same from memory; `path` names it in messages and is what relative paths are relative to. text[size] must be 0.
+ */
 int config_parse(const char *text, size_t size, const char *path, struct config *c, struct fault *f);
 
-/* Whether the files that it names are there and of a possible size: identity key, network secret (if there are peers), model,
- * data. Their contents are for those who read them. SAKIORI_ECONFIG names key, path and what to do. */
+/* Whether the files that it names are there and of a possible size: identity key, network secret (if there are peers),
+ * model, data. Their contents are for those who read them. SAKIORI_ECONFIG names key, path and what to do. */
 int config_check_files(const struct config *c, struct fault *f);
 /* Refuses a peer entry that pins this very site; own_id as `sakiori id` prints it. */
 int config_check_own_id(const struct config *c, const char *own_id, struct fault *f);
 
 /* One difference between two configurations. */
 struct config_change {
-	char path[96]; /* "run.rounds", or "peers.NAME" */
+	char path[96];      /* "run.rounds", or "peers.NAME" */
 	bool needs_restart; /* false: a reload applies it */
 };
 /* Lists what differs, in the order of the table, peers last. *changes is fresh memory for free(); returns how many. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one site sends its neighbours of its adapter: the CHOCO update Q(x - replica) in int8, or a snapshot of the replica.
- * Pure: no thread, socket, file or clock. Any thread, on vectors that the caller owns for the length of the call.
+/* What one site sends its neighbours of its adapter: the CHOCO update Q(x - replica) in int8, or a snapshot of the
+ * replica. Pure: no thread, socket, file or clock. Any thread, on vectors that the caller owns for the length of the
+ * call.
  *
- * Every site keeps a public replica of itself and of each neighbour. Whoever encodes moves its own replica by exactly what
- * the receivers will add to theirs, so after the same updates all copies are the same bits, on every machine and backend:
- * a value times a scale is exact in f32 (7 + 11 bits), so there is one rounding, that of the addition. */
+ * Every site keeps a public replica of itself and of each neighbour. Whoever encodes moves its own replica by exactly
+ * what the receivers will add to theirs, so after the same updates all copies are the same bits, on every machine and
+ * backend: a value times a scale is exact in f32 (7 + 11 bits), so there is one rounding, that of the addition. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -18,8 +19,8 @@
 /* An encoder refuses a model beyond this, so that rounding cannot take its own replica past CODEC_LIMIT. */
 #define CODEC_ENCODE_LIMIT 9e3f
 
-/* Payload of an update of n elements: ceil(n / 64) scales (f16, little endian), then n values (int8, two's complement, -127..127).
- * Element i stands for value[i] * scale[i / 64]. There is no header: n is agreed on by both sites before.
+/* Payload of an update of n elements: ceil(n / 64) scales (f16, little endian), then n values (int8, two's complement,
+ * -127..127). Element i stands for value[i] * scale[i / 64]. There is no header: n is agreed on by both sites before.
  * 0 when the size does not fit size_t. */
 size_t codec_payload_bytes(size_t n);
 
@@ -27,14 +28,15 @@ size_t codec_payload_bytes(size_t n);
  * Scale = max |x - replica| / 127 of the block, rounded up to f16; stochastic rounding, unbiased, drawn from
  * Philox(seed, sequence, index): the same arguments give the same bytes. `seed` belongs to the site (a hash of its
  * NodeID), `sequence` counts its updates. x and replica: (n,), not overlapping.
- * SAKIORI_ELIMIT when an element of x is not finite or beyond CODEC_ENCODE_LIMIT, or one of replica not finite or beyond
- * CODEC_LIMIT; out and replica are then untouched. */
-int codec_encode(const float *x, float *replica, size_t n, uint64_t seed, uint64_t sequence, uint8_t *out, struct fault *f);
+ * SAKIORI_ELIMIT when an element of x is not finite or beyond CODEC_ENCODE_LIMIT, or one of replica not finite or
+ * beyond CODEC_LIMIT; out and replica are then untouched. */
+int codec_encode(
+	const float *x, float *replica, size_t n, uint64_t seed, uint64_t sequence, uint8_t *out, struct fault *f);
 
 /* The receiver's side: adds the update to its replica (n,) of the sender. Checks everything before it changes anything.
- * SAKIORI_EMISMATCH: size is not codec_payload_bytes(n). SAKIORI_EFORMAT: a scale that is negative, infinite or NaN, or the
- * value -128, which no encoder writes. SAKIORI_ELIMIT: an element of the result would be beyond CODEC_LIMIT.
- * In each case the replica is untouched. */
+ * SAKIORI_EMISMATCH: size is not codec_payload_bytes(n). SAKIORI_EFORMAT: a scale that is negative, infinite or NaN, or
+ * the value -128, which no encoder writes. SAKIORI_ELIMIT: an element of the result would be beyond CODEC_LIMIT. In
+ * each case the replica is untouched. */
 int codec_apply(const uint8_t *payload, size_t size, float *replica, size_t n, struct fault *f);
 
 /* A snapshot is the replica itself: n f32, little endian. 0 when the size does not fit size_t. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who mixes with whom, and with what weight. Pure. Any thread.
- * A daemon knows only its own edges and uses topology_weight alone; the edge list is for simulation, which sees all sites. */
+ * A daemon knows only its own edges and uses topology_weight alone; the edge list is for simulation, which sees all
+ * sites. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
