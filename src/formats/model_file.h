@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A base model of the Llama family, whatever file holds it: Hugging Face names and row order, checked shapes, rows as
+ * floats, and the base fingerprint taken from the very bytes that were read. One thread at a time. Blocking, so never
+ * on the loop. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "formats/gguf.h"
+#include "formats/stored_type.h"
+
+/* Everything is validated: all counts at least 1 and bounded, heads a multiple of kv_heads, head_size even. */
+struct model_shape {
+	char architecture[32]; /* "llama" */
+	char name[128];        /* what the file calls itself, printable; "" when it does not say */
+	uint32_t hidden;       /* C */
+	uint32_t intermediate; /* of the gated MLP */
+	uint32_t layers;
+	uint32_t heads;      /* query heads */
+	uint32_t kv_heads;   /* key and value heads */
+	uint32_t head_size;  /* q rows = heads * head_size, k and v rows = kv_heads * head_size */
+	uint32_t vocabulary; /* V */
+	uint32_t context;    /* tokens the model was trained for */
+	float norm_epsilon;
+	float rope_theta; /* base of the rotary frequencies; rotary dimension = head_size, Hugging Face's half-split
+			     pairs */
+	bool tied;        /* lm_head.weight is model.embed_tokens.weight; no tensor of that name then */
+};
+
+struct model_tensor {
+	const char *name; /* "model.layers.3.self_attn.q_proj.weight" */
+	size_t rows;      /* outputs; 1 for the vectors */
+	size_t cols;      /* inputs */
+	bool vector;      /* the norms: of shape (cols) rather than (rows, cols) */
+	enum stored_type type;
+};
+
+struct model_file;
+
+/* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (smollm2-135m, smollm2-360m, tinyllama-1.1b,
+ * llama-3.2-1b, llama-3-8b: N(0, 0.02) in bf16, norms 1, for benches; no tokenizer). All tensors the shape asks for
+ * must be there in their sizes; any other tensor, rope scaling and every feature that this project would compute
+ * wrongly is refused by name. */
+int model_file_open(const char *path, struct model_file **out, struct fault *f);
+void model_file_close(struct model_file *mf);
+const struct model_shape *model_file_shape(const struct model_file *mf);
+/* The GGUF's metadata, for the tokenizer; NULL for shape:NAME. Borrowed. */
+const struct gguf *model_file_metadata(const struct model_file *mf);
+
+/* NULL when the model has no tensor of that name. Borrowed until model_file_close. */
+const struct model_tensor *model_file_tensor(const struct model_file *mf, const char *name);
+/* In name order (strcmp), which is also the fingerprint's. */
+size_t model_file_tensor_count(const struct model_file *mf);
+const struct model_tensor *model_file_tensor_at(const struct model_file *mf, size_t i);
+
+/* Reads rows [first_row, first_row + rows) in Hugging Face order: as floats (rows, cols), or as they are stored, each
+ * row stored_type_bytes(type, cols). Rows are hashed as they pass, so one pass over a tensor goes from row 0 upwards
+ * without gaps, in steps of any size (SAKIORI_EINVAL otherwise). Row 0 begins a new pass, which must end in the same
+ * bytes as the one before, or the file was changed meanwhile: SAKIORI_ECORRUPT. A value that is not finite is
+ * SAKIORI_EFORMAT. */
+int model_file_read(struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, float *out,
+	struct fault *f);
+int model_file_read_stored(
+	struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, void *out, struct fault *f);
+
+/* The base fingerprint: a hash over one leaf a tensor, in name order; a leaf covers name, stored type, shape and the
+ * stored bytes in row order (FORMATS.md). Succeeds only when every tensor was read whole and no pass is open; otherwise
+ * SAKIORI_EINVAL names one. */
+int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_SIZE], struct fault *f);
