@@ -38,7 +38,8 @@ START_TEST(the_first_factors_of_q_k_and_v_are_one_matrix)
 		const struct lora_entry *v = lora_find(&layout, layer, LORA_V);
 		ck_assert_uint_eq(k->a, q->a + 4 * widths.hidden);
 		ck_assert_uint_eq(v->a, k->a + 4 * widths.hidden);
-		ck_assert_uint_eq(lora_find(&layout, layer, LORA_UP)->a, lora_find(&layout, layer, LORA_GATE)->a + 4 * widths.hidden);
+		ck_assert_uint_eq(lora_find(&layout, layer, LORA_UP)->a,
+			lora_find(&layout, layer, LORA_GATE)->a + 4 * widths.hidden);
 	}
 	lora_layout_fini(&layout);
 }
@@ -47,7 +48,8 @@ END_TEST
 START_TEST(shapes_follow_the_target)
 {
 	struct lora_layout layout;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, 1u << LORA_K | 1u << LORA_O | 1u << LORA_DOWN, NULL), 0);
+	ck_assert_int_eq(
+		lora_layout_init(&layout, &widths, 4, 8, 1u << LORA_K | 1u << LORA_O | 1u << LORA_DOWN, NULL), 0);
 	ck_assert_ptr_null(lora_find(&layout, 0, LORA_Q));
 	ck_assert_ptr_null(lora_find(&layout, 2, LORA_K));
 	const struct lora_entry *k = lora_find(&layout, 1, LORA_K), *o = lora_find(&layout, 1, LORA_O);

@@ -1,6 +1,10 @@
 noinst_LIBRARIES += libtrain.a
 libtrain_a_SOURCES = \
 	%D%/lora.h %D%/lora.c \
+	%D%/weights.h %D%/weights.c \
+	%D%/activations.h %D%/activations.c \
+	%D%/model.h %D%/model.c \
 	%D%/optim.h %D%/optim.c \
+	%D%/checkpoint.h %D%/checkpoint.c \
 	%D%/trainer.h \
 	# end

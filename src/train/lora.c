@@ -70,8 +70,8 @@ static bool place_block(struct lora_layout *layout, size_t first, bool second_fa
 	return true;
 }
 
-int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha, unsigned targets,
-	struct fault *f)
+int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha,
+	unsigned targets, struct fault *f)
 {
 	memset(layout, 0, sizeof *layout);
 	if (rank < 1 || rank > LORA_MAX_RANK)
@@ -144,7 +144,8 @@ int lora_targets_parse(const char *text, unsigned *mask, struct fault *f)
 			if (strlen(target_names[target]) == n && !memcmp(target_names[target], at, n))
 				bit = 1u << target;
 		if (!bit || found & bit)
-			return fault_set(f, SAKIORI_EINVAL, "targets \"%.80s\": %s \"%.*s\"; expected all, or some of q,k,v,o,gate,up,down", text,
+			return fault_set(f, SAKIORI_EINVAL,
+				"targets \"%.80s\": %s \"%.*s\"; expected all, or some of q,k,v,o,gate,up,down", text,
 				bit ? "repeated" : "unknown", n > 20 ? 20 : (int)n, at);
 		found |= bit;
 		at += n;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The adapter: where each factor lies in one flat vector of floats, its first values, its identity, and what of it is shared.
- * For a linear layer y = W x the adapted layer is y = W x + (alpha / rank) B A x, with A (rank, in) and B (out, rank), row-major.
- * Parameters, gradients and both moments are vectors of this one layout. Pure functions on memory: any thread. */
+/* The adapter: where each factor lies in one flat vector of floats, its first values, its identity, and what of it is
+ * shared. For a linear layer y = W x the adapted layer is y = W x + (alpha / rank) B A x, with A (rank, in) and B (out,
+ * rank), row-major. Parameters, gradients and both moments are vectors of this one layout. Pure functions on memory:
+ * any thread. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,8 +43,8 @@ struct lora_entry {
 	size_t b; /* B (out, rank) */
 };
 
-/* The table of all adapted layers. Within a block all A come first, in target order, then all B: so the A of q, k and v (and of
- * gate and up), which read the same input, are one matrix (n * rank, in). */
+/* The table of all adapted layers. Within a block all A come first, in target order, then all B: so the A of q, k and v
+ * (and of gate and up), which read the same input, are one matrix (n * rank, in). */
 struct lora_layout {
 	struct lora_widths widths;
 	size_t rank;
@@ -56,9 +57,10 @@ struct lora_layout {
 	uint8_t hash[HASH_SIZE];
 };
 
-/* Fills *layout; lora_layout_fini frees it. SAKIORI_EINVAL for a rank outside 1..LORA_MAX_RANK, no target, or alpha <= 0. */
-int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha, unsigned targets,
-		     struct fault *f);
+/* Fills *layout; lora_layout_fini frees it. SAKIORI_EINVAL for a rank outside 1..LORA_MAX_RANK, no target, or alpha <=
+ * 0. */
+int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha,
+	unsigned targets, struct fault *f);
 /* Safe on a zeroed layout and twice. */
 void lora_layout_fini(struct lora_layout *layout);
 /* NULL when that layer's target is not adapted. */
@@ -74,7 +76,8 @@ int lora_targets_parse(const char *text, unsigned *mask, struct fault *f);
 void lora_targets_format(unsigned mask, char *out);
 
 /* The first values: A uniform in [-1/sqrt(in), 1/sqrt(in)) (Kaiming-uniform with a = sqrt 5, as PEFT), B = 0.
- * Element e of entry i is number e of Philox(seed, stream i): the same on every machine. vector has layout->size floats. */
+ * Element e of entry i is number e of Philox(seed, stream i): the same on every machine. vector has layout->size
+ * floats. */
 void lora_initialise(const struct lora_layout *layout, uint64_t seed, float *vector);
 /* BLAKE2b of the layout hash and the vector's bytes (little-endian floats). */
 void lora_hash(const struct lora_layout *layout, const float *vector, uint8_t out[static HASH_SIZE]);

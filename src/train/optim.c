@@ -61,7 +61,8 @@ int optim_update(struct optim *o, float *parameters, double *norm, double *rate,
 	*rate = optim_rate(c, o->step);
 	if (!isfinite(*norm))
 		return fault_set(f, SAKIORI_EDEVICE,
-			"step %llu: the gradient is not finite; lower the learning rate, or check the base model", (unsigned long long)o->step + 1);
+			"step %llu: the gradient is not finite; lower the learning rate, or check the base model",
+			(unsigned long long)o->step + 1);
 	/* The small number is that of torch.nn.utils.clip_grad_norm_. */
 	double factor = c->clip > 0 ? c->clip / (*norm + 1e-6) : 1;
 	struct adamw update = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AdamW with bias correction and decoupled decay over one flat vector, clipping by the global norm, and the learning rate's
- * schedule. The thread that owns the device; optim_rate is pure. */
+/* AdamW with bias correction and decoupled decay over one flat vector, clipping by the global norm, and the learning
+ * rate's schedule. The thread that owns the device; optim_rate is pure. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -31,8 +31,8 @@ struct optim {
 	uint64_t step;   /* updates done */
 };
 
-/* The rate of the update after `step` updates, as Hugging Face's schedules: linear warm-up from 0, then level, down a line to 0, or
- * down half a cosine to 0; 0 beyond the end. */
+/* The rate of the update after `step` updates, as Hugging Face's schedules: linear warm-up from 0, then level, down a
+ * line to 0, or down half a cosine to 0; 0 beyond the end. */
 double optim_rate(const struct optim_config *c, uint64_t step);
 
 /* On failure nothing is left to free. */
@@ -42,6 +42,6 @@ void optim_fini(struct optim *o);
 
 /* Zeroes the gradient; micro-batches then add to it. */
 void optim_begin(struct optim *o);
-/* Clips, updates `parameters` (device, size) by the gathered gradient and counts the step. *norm is the gradient's before clipping,
- * *rate the learning rate used. A norm that is not finite changes nothing and is SAKIORI_EDEVICE. */
+/* Clips, updates `parameters` (device, size) by the gathered gradient and counts the step. *norm is the gradient's
+ * before clipping, *rate the learning rate used. A norm that is not finite changes nothing and is SAKIORI_EDEVICE. */
 int optim_update(struct optim *o, float *parameters, double *norm, double *rate, struct fault *f);

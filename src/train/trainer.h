@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fine-tuning of one adapter on one device: model, data, optimizer and schedule behind one handle. The command line and the
- * daemon's worker use it alike. A trainer belongs to the thread that opened it (it runs for minutes and owns the device);
- * trainer_cancel alone may be called from any thread, and the trainer_config is only read while opening. */
+/* Fine-tuning of one adapter on one device: model, data, optimizer and schedule behind one handle. The command line and
+ * the daemon's worker use it alike. A trainer belongs to the thread that opened it (it runs for minutes and owns the
+ * device); trainer_cancel alone may be called from any thread, and the trainer_config is only read while opening. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,38 +15,43 @@
 enum trainer_dtype { TRAINER_BF16, TRAINER_F32 };
 enum trainer_overlong { TRAINER_TRUNCATE, TRAINER_REFUSE };
 
-/* What to train, on what, and how. Start from trainer_config_default. Strings are borrowed until trainer_open returns. */
+/* What to train, on what, and how. Start from trainer_config_default. Strings are borrowed until trainer_open returns.
+ */
 struct trainer_config {
-	const char *model;      /* GGUF file, or "shape:NAME" for random weights of a real shape */
-	const char *data;       /* training rows (JSONL); NULL: only evaluate or generate */
-	const char *eval;       /* evaluation rows (JSONL); NULL: trainer_evaluate refuses */
-	size_t eval_rows;       /* at most this many, the first ones; 0 = all */
-	size_t batch_rows;      /* rows a step */
-	size_t max_seq;         /* tokens a row at most */
-	size_t micro_tokens;    /* tokens of one forward and backward pass at most; 0 = max(max_seq, 512). Sets memory, not the result */
+	const char *model;   /* GGUF file, or "shape:NAME" for random weights of a real shape */
+	const char *data;    /* training rows (JSONL); NULL: only evaluate or generate */
+	const char *eval;    /* evaluation rows (JSONL); NULL: trainer_evaluate refuses */
+	size_t eval_rows;    /* at most this many, the first ones; 0 = all */
+	size_t batch_rows;   /* rows a step */
+	size_t max_seq;      /* tokens a row at most */
+	size_t micro_tokens; /* tokens of one forward and backward pass at most; 0 = max(max_seq, 512). Sets memory, not
+				the result */
 	size_t rank;
 	float alpha;            /* 0 = 2 * rank */
 	unsigned targets;       /* mask of enum lora_target; LORA_ALL */
 	double lr;              /* peak learning rate */
 	enum schedule schedule; /* SCHEDULE_CONSTANT, SCHEDULE_LINEAR or SCHEDULE_COSINE */
 	uint64_t warmup;        /* steps of linear warm-up */
-	uint64_t total_steps;   /* length of the schedule; further steps stay at its end. In the daemon: rounds * local steps */
+	uint64_t total_steps;   /* length of the schedule; further steps stay at its end. In the daemon: rounds * local
+				   steps */
 	double beta1, beta2, epsilon;
-	double weight_decay;    /* decoupled, on every adapter parameter */
-	double clip;            /* greatest global gradient norm; 0 = no clipping */
-	uint64_t seed;          /* first adapter values and order of the rows */
+	double weight_decay; /* decoupled, on every adapter parameter */
+	double clip;         /* greatest global gradient norm; 0 = no clipping */
+	uint64_t seed;       /* first adapter values and order of the rows */
 	enum trainer_dtype base_dtype;
-	unsigned threads;       /* 0 = one a core */
-	const char *device;     /* "cpu" or "cuda[:N]" */
-	bool shuffle;           /* another order of the rows each epoch; false: file order */
+	unsigned threads;   /* 0 = one a core */
+	const char *device; /* "cpu" or "cuda[:N]" */
+	bool shuffle;       /* another order of the rows each epoch; false: file order */
 	enum trainer_overlong overlong;
 	bool deterministic;
-	/* Called while opening, on the opening thread: `what` is "model" or "data", done of total in bytes. May be NULL. */
+	/* Called while opening, on the opening thread: `what` is "model" or "data", done of total in bytes. May be
+	 * NULL. */
 	void (*progress)(void *self, const char *what, size_t done, size_t total);
 	void *progress_self;
 };
 
-/* rank 16, alpha 32, all targets, lr 2e-4 linear, 4 rows x 512 tokens, AdamW (0.9, 0.999, 1e-8, 0), clip 1, bf16, cpu. */
+/* rank 16, alpha 32, all targets, lr 2e-4 linear, 4 rows x 512 tokens, AdamW (0.9, 0.999, 1e-8, 0), clip 1, bf16, cpu.
+ */
 void trainer_config_default(struct trainer_config *config);
 
 struct step_stats {
@@ -68,24 +73,26 @@ struct eval_stats {
 
 struct trainer;
 
-/* Loads the model (fingerprinting it), reads and tokenizes the rows, plans all memory, sets the adapter to its first values.
- * Takes seconds to minutes. On failure *out is NULL and the fault says what to do. The caller closes it. */
+/* Loads the model (fingerprinting it), reads and tokenizes the rows, plans all memory, sets the adapter to its first
+ * values. Takes seconds to minutes. On failure *out is NULL and the fault says what to do. The caller closes it. */
 int trainer_open(const struct trainer_config *config, struct trainer **out, struct fault *f);
 /* NULL is fine. */
 void trainer_close(struct trainer *t);
 
 /* One optimizer step on the next batch_rows rows: rows are a pure function of (seed, step number). On failure, or on
- * SAKIORI_ECANCELLED, the adapter, the moments and the step number are as before. A loss that is not finite is SAKIORI_EDEVICE. */
+ * SAKIORI_ECANCELLED, the adapter, the moments and the step number are as before. A loss that is not finite is
+ * SAKIORI_EDEVICE. */
 int trainer_step(struct trainer *t, struct step_stats *stats, struct fault *f);
 /* The current adapter on the evaluation rows; changes nothing. */
 int trainer_evaluate(struct trainer *t, struct eval_stats *stats, struct fault *f);
 /* The base model alone (no adapter) on the evaluation rows. */
 int trainer_evaluate_base(struct trainer *t, struct eval_stats *stats, struct fault *f);
-/* Any thread, also before or during a call: the running (else the next) step or evaluation returns SAKIORI_ECANCELLED at the
- * next micro-batch. One call cancels once. */
+/* Any thread, also before or during a call: the running (else the next) step or evaluation returns SAKIORI_ECANCELLED
+ * at the next micro-batch. One call cancels once. */
 void trainer_cancel(struct trainer *t);
 
-/* Adapter and moments as host vectors of trainer_layout(t)->size floats; copied. Getting returns an error only when the device failed. */
+/* Adapter and moments as host vectors of trainer_layout(t)->size floats; copied. Getting returns an error only when the
+ * device failed. */
 const struct lora_layout *trainer_layout(const struct trainer *t);
 int trainer_get_adapter(struct trainer *t, float *vector, struct fault *f);
 /* Values that are not finite are refused (SAKIORI_EINVAL) and change nothing. */
