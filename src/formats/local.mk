@@ -2,7 +2,7 @@ noinst_LIBRARIES += libformats.a
 libformats_a_SOURCES = \
 	%D%/json.h %D%/json.c \
 	%D%/stored_type.h %D%/stored_type.c \
-	%D%/gguf.h \
+	%D%/gguf.h %D%/gguf_private.h %D%/gguf.c %D%/gguf_tensors.c \
 	%D%/model_file.h \
 	%D%/safetensors.h \
 	%D%/peft.h \
