@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Byte-level BPE, built from what a GGUF file says about its own tokenizer. A tokenizer never changes after
+ * tokenizer_new, so any number of threads may share one; each brings a scratch of its own. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "formats/gguf.h"
+
+/* The longest text one call encodes, in bytes: merging needs up to 48 bytes of memory a byte of one word. */
+#define TOKENIZER_MAX_TEXT ((size_t)16 << 20)
+
+/* Borrowed bytes; no NUL after them is promised. */
+struct text_span {
+	const char *data;
+	size_t size;
+};
+
+/* GGUF's numbers for the kinds of token. */
+enum tokenizer_token_type {
+	TOKEN_NORMAL = 1,
+	TOKEN_UNKNOWN = 2,
+	TOKEN_CONTROL = 3,
+	TOKEN_USER_DEFINED = 4,
+	TOKEN_UNUSED = 5,
+	TOKEN_BYTE = 6,
+};
+
+/* The metadata a tokenizer is built from, borrowed until tokenizer_new returns. Ids that the file lacks are -1. */
+struct tokenizer_source {
+	struct gguf_text model;         /* "gpt2" */
+	struct gguf_text pre;           /* "smollm" */
+	const struct gguf_text *tokens; /* in the byte-level alphabet ("Ġthe"), control tokens as they are */
+	const int32_t *token_types;     /* enum tokenizer_token_type; NULL: all normal */
+	size_t token_count;
+	const struct gguf_text *merges; /* "left right", best first */
+	size_t merge_count;
+	int32_t bos, eos, unknown, padding;
+	bool add_bos, add_eos;
+	struct gguf_text chat_template; /* data NULL: the model has none */
+};
+
+struct tokenizer;
+struct tokenizer_scratch;
+
+/* Refuses, by name, a model or pre-tokenizer it does not know, and merges or ids that point outside the vocabulary.
+ * On success the caller owns *out. */
+int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source, struct fault *f);
+/* The same from a GGUF file's metadata, which may be closed afterwards. */
+int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct fault *f);
+void tokenizer_free(struct tokenizer *t);
+
+/* Working memory of one thread: a match block, the merge heap and a bounded cache of words already merged. */
+struct tokenizer_scratch *tokenizer_scratch_new(const struct tokenizer *t);
+void tokenizer_scratch_free(struct tokenizer_scratch *s);
+
+/* Take control tokens out of the text ("<|im_end|>" becomes one id). Never for data rows: there such characters are
+ * ordinary text, so that no row can speak as the template. User-defined tokens are taken out always. */
+#define TOKENIZER_SPECIAL 1u
+
+/* A growing list of ids; zero it before the first use, token_list_fini frees it. */
+struct token_list {
+	int32_t *ids;
+	size_t count;
+	size_t capacity;
+};
+void token_list_add(struct token_list *list, int32_t id);
+void token_list_fini(struct token_list *list);
+
+/* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with the
+ * offset of its first bad byte, text above TOKENIZER_MAX_TEXT with SAKIORI_ELIMIT; *out is then as before. */
+int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size, unsigned flags,
+	struct token_list *out, struct fault *f);
+
+/* The bytes of one token, borrowed from t: of a normal token what it stands for (perhaps part of a UTF-8 character), of
+ * a control token its name. {NULL, 0} for an id outside the vocabulary. */
+struct text_span tokenizer_token(const struct tokenizer *t, int32_t id);
+/* True for control tokens, which a reader of the decoded text should not see. */
+bool tokenizer_is_control(const struct tokenizer *t, int32_t id);
+/* Joins the tokens' bytes into fresh memory with a NUL after it (not counted in *size); the caller frees *text. Control
+ * tokens are left out unless flags has TOKENIZER_SPECIAL. An id outside the vocabulary is refused. The bytes are UTF-8
+ * only where the ids end on whole characters. */
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text, size_t *size,
+	struct fault *f);
+
+/* Tokens in the vocabulary: every id is below it. */
+size_t tokenizer_size(const struct tokenizer *t);
+/* The token that begins a sequence, or -1 where the tokenizer says that none is added. */
+int32_t tokenizer_bos(const struct tokenizer *t);
+/* The token that ends a sequence, or -1 when the file names none. */
+int32_t tokenizer_eos(const struct tokenizer *t);
+/* The control or user-defined token with exactly this name, or -1. */
+int32_t tokenizer_special(const struct tokenizer *t, const char *name);
+/* The file's own chat template, NUL-terminated and owned by t, or NULL. */
+const char *tokenizer_chat_template(const struct tokenizer *t);
