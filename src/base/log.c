@@ -15,7 +15,7 @@ static const int journald_priority[] = {3, 4, 6, 7};
 static atomic_int threshold = LOG_LEVEL_INFO;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void to_stderr(void *self, enum log_level level, const char *line)
+void log_to_stderr(void *self, enum log_level level, const char *line)
 {
 	(void)self;
 	if (getenv("JOURNAL_STREAM") != NULL) {
@@ -31,7 +31,7 @@ static void to_stderr(void *self, enum log_level level, const char *line)
 	fprintf(stderr, "%s.%03ldZ %s %s\n", stamp, now.tv_nsec / 1000000, names[level], line);
 }
 
-static log_sink *sink_function = to_stderr;
+static log_sink *sink_function = log_to_stderr;
 static void *sink_self;
 
 void log_set_level(enum log_level level)
@@ -42,9 +42,14 @@ void log_set_level(enum log_level level)
 void log_set_sink(log_sink *sink, void *self)
 {
 	pthread_mutex_lock(&lock);
-	sink_function = sink != NULL ? sink : to_stderr;
+	sink_function = sink != NULL ? sink : log_to_stderr;
 	sink_self = self;
 	pthread_mutex_unlock(&lock);
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return names[level];
 }
 
 int log_level_parse(const char *word)

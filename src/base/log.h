@@ -9,8 +9,12 @@ typedef void log_sink(void *self, enum log_level level, const char *line);
 
 /* Lines above `level` are dropped. Default: LOG_LEVEL_INFO. */
 void log_set_level(enum log_level level);
-/* NULL restores the default sink: stderr, with journald's <N> prefix when JOURNAL_STREAM is set, else with the time. */
+/* NULL restores the default sink, log_to_stderr. */
 void log_set_sink(log_sink *sink, void *self);
+/* Writes to stderr, with journald's <N> prefix when JOURNAL_STREAM is set, else with the time. For sinks that keep lines as well. */
+void log_to_stderr(void *self, enum log_level level, const char *line);
+/* "error", "warn", "info" or "debug". */
+const char *log_level_name(enum log_level level);
 /* "error", "warn", "info" or "debug" -> level; -1 for another word. */
 int log_level_parse(const char *word);
 
