@@ -11,5 +11,23 @@ check_PROGRAMS += tests/check_http
 tests_check_http_SOURCES = tests/check_http.c
 tests_check_http_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
 tests_check_http_LDADD = libdaemon.a $(MICROHTTPD_LIBS) $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/check_admin
+tests_check_admin_SOURCES = tests/check_admin.c
+tests_check_admin_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_admin_LDADD = libdaemon.a $(JANSSON_LIBS) $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS)
 endif
 endif
+
+if DAEMON
+check_PROGRAMS += tests/fuzz/fuzz_admin
+tests_fuzz_fuzz_admin_SOURCES = tests/fuzz/fuzz_admin.c
+tests_fuzz_fuzz_admin_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_fuzz_fuzz_admin_LDADD = libdaemon.a $(JANSSON_LIBS) $(BASE_LIBS)
+if FUZZING
+tests_fuzz_fuzz_admin_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_admin_SOURCES += tests/fuzz/replay.c
+endif
+endif
+EXTRA_DIST += tests/fuzz/corpus/admin

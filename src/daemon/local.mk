@@ -3,6 +3,9 @@ noinst_LIBRARIES += libdaemon.a
 libdaemon_a_SOURCES = \
 	%D%/metrics.h %D%/metrics.c \
 	%D%/http.h %D%/http.c \
+	%D%/log_ring.h %D%/log_ring.c \
+	%D%/admin.h %D%/admin.c %D%/admin_interface.c \
+	%D%/admin_socket.h %D%/admin_socket.c \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
 endif
