@@ -167,7 +167,7 @@ peers = (
             return text.read()
 
     def database(self):
-        return sqlite3.connect(f"file:{self.state}/sakiori.db?mode=ro", uri=True)
+        return sqlite3.connect(f"file:{self.state}/state.sqlite?mode=ro", uri=True)
 
 
 class Cluster:
