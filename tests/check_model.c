@@ -21,7 +21,7 @@ struct golden {
 	double losses[STEPS];
 	struct lora_layout layout;
 	float *adapter, *gradient, *adapter_after;
-	struct model_batch batches[BATCHES];
+	struct batch batches[BATCHES];
 };
 
 struct fixture {
@@ -76,7 +76,7 @@ static void open_golden(struct golden *g, const struct model_shape *shape)
 	ck_assert_uint_eq(n, g->layout.size);
 	g->adapter_after = tensor(g, "adapter_after", &n);
 	for (int i = 0; i < BATCHES; i++) {
-		struct model_batch *batch = &g->batches[i];
+		struct batch *batch = &g->batches[i];
 		char name[32];
 		snprintf(name, sizeof name, "ids.%d", i);
 		batch->ids = tensor(g, name, &batch->tokens);
@@ -151,7 +151,7 @@ static void close_fixture(struct fixture *x)
 	device_close(x->device);
 }
 
-static size_t labelled(const struct model_batch *batch)
+static size_t labelled(const struct batch *batch)
 {
 	size_t n = 0;
 	for (size_t t = 0; t < batch->tokens; t++)
@@ -160,7 +160,7 @@ static size_t labelled(const struct model_batch *batch)
 }
 
 /* One step's loss and gradient, in as many micro-batches as asked for (1, or one a row). */
-static double differentiate(struct fixture *x, const struct model_batch *batch, bool row_by_row)
+static double differentiate(struct fixture *x, const struct batch *batch, bool row_by_row)
 {
 	double sum;
 	size_t n = labelled(batch);
@@ -169,7 +169,7 @@ static double differentiate(struct fixture *x, const struct model_batch *batch, 
 	for (size_t row = 0; row < (row_by_row ? batch->rows : 1); row++) {
 		uint32_t start = batch->row_offsets[row], length = batch->row_offsets[row + 1] - start;
 		uint32_t offsets[2] = {0, length};
-		struct model_batch one = {length, 1, batch->ids + start, batch->labels + start, offsets};
+		struct batch one = {length, 1, batch->ids + start, batch->labels + start, offsets};
 		model_differentiate(
 			&x->model, row_by_row ? &one : batch, x->adapter, x->optim.gradient, 1.0f / (float)n);
 	}
@@ -342,7 +342,7 @@ START_TEST(evaluation_and_training_agree_and_the_base_is_without_adapter)
 {
 	struct fixture x;
 	open_fixture(&x, DTYPE_F32, ACTIVATIONS_EVALUATE);
-	const struct model_batch *batch = &x.golden.batches[0];
+	const struct batch *batch = &x.golden.batches[0];
 	uint8_t *correct = malloc(batch->tokens);
 	double with, without;
 	model_reset_loss(&x.model);

@@ -6,5 +6,8 @@ libtrain_a_SOURCES = \
 	%D%/model.h %D%/model.c \
 	%D%/optim.h %D%/optim.c \
 	%D%/checkpoint.h %D%/checkpoint.c \
-	%D%/trainer.h \
+	%D%/lora_peft.h %D%/lora_peft.c \
+	%D%/trainer.h %D%/trainer.c \
+	%D%/resume.h %D%/resume.c \
+	%D%/generator.h %D%/generator.c \
 	# end

@@ -260,7 +260,7 @@ int model_read_loss(struct model *m, double *sum, struct fault *f)
 }
 
 /* Puts the batch on the device. */
-static void upload(struct model *m, const struct model_batch *batch)
+static void upload(struct model *m, const struct batch *batch)
 {
 	struct activations *a = &m->activations;
 	const struct device_ops *ops = m->device->ops;
@@ -275,7 +275,7 @@ static void upload(struct model *m, const struct model_batch *batch)
 }
 
 void model_differentiate(
-	struct model *m, const struct model_batch *batch, const float *adapter, float *gradient, float gradient_scale)
+	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale)
 {
 	struct activations *a = &m->activations;
 	struct pass p = {
@@ -290,7 +290,7 @@ void model_differentiate(
 	backward(m, &p);
 }
 
-void model_evaluate(struct model *m, const struct model_batch *batch, const float *adapter, uint8_t *correct)
+void model_evaluate(struct model *m, const struct batch *batch, const float *adapter, uint8_t *correct)
 {
 	struct activations *a = &m->activations;
 	struct pass p = {

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "compute/compute.h"
+#include "text/batch.h"
 #include "train/activations.h"
 #include "train/lora.h"
 #include "train/weights.h"
@@ -22,15 +23,6 @@ struct model {
 	uint32_t *positions; /* (N), host: places of a batch's tokens in their rows */
 };
 
-/* Rows packed one after another, all arrays in host memory. */
-struct model_batch {
-	size_t tokens;               /* N: at most model->activations.tokens */
-	size_t rows;                 /* at least 1 token each */
-	const uint32_t *ids;         /* (N), each below the vocabulary */
-	const int32_t *labels;       /* (N): the id that the token must predict, -1: none */
-	const uint32_t *row_offsets; /* (rows + 1) */
-};
-
 /* micro_tokens: most tokens of one pass; positions: longest row (or, generating, longest text). */
 int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
 	enum activations_use use, size_t micro_tokens, size_t positions, struct fault *f);
@@ -42,13 +34,14 @@ void model_reset_loss(struct model *m);
 /* Waits, and gives the sum (nats) since model_reset_loss over all labelled tokens. */
 int model_read_loss(struct model *m, double *sum, struct fault *f);
 
-/* Adds the batch's loss to the sum and the gradient of gradient_scale * (that loss) to `gradient`. adapter and
+/* Batches have at most activations.tokens tokens and ids below the vocabulary.
+ * Adds the batch's loss to the sum and the gradient of gradient_scale * (that loss) to `gradient`. adapter and
  * gradient: device vectors of the layout. Failures show in model_read_loss. Needs ACTIVATIONS_TRAIN. */
 void model_differentiate(
-	struct model *m, const struct model_batch *batch, const float *adapter, float *gradient, float gradient_scale);
+	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale);
 /* Adds the batch's loss to the sum; adapter NULL: base model alone. correct (N), host, may be NULL: 1 where the label
  * is the argmax or there is none. */
-void model_evaluate(struct model *m, const struct model_batch *batch, const float *adapter, uint8_t *correct);
+void model_evaluate(struct model *m, const struct batch *batch, const float *adapter, uint8_t *correct);
 
 /* Appends n ids to the text so far and gives the logits (V), host, of what comes next. The text may grow to `positions`
  * tokens (SAKIORI_ELIMIT). Needs ACTIVATIONS_GENERATE; starts empty, and again after model_forget. */

@@ -32,8 +32,8 @@ struct trainer_config {
 	double lr;              /* peak learning rate */
 	enum schedule schedule; /* SCHEDULE_CONSTANT, SCHEDULE_LINEAR or SCHEDULE_COSINE */
 	uint64_t warmup;        /* steps of linear warm-up */
-	uint64_t total_steps;   /* length of the schedule; further steps stay at its end. In the daemon: rounds * local
-				   steps */
+	uint64_t total_steps; /* length of the schedule; 0 = one pass over the rows. In the daemon: rounds * local steps
+			       */
 	double beta1, beta2, epsilon;
 	double weight_decay; /* decoupled, on every adapter parameter */
 	double clip;         /* greatest global gradient norm; 0 = no clipping */
@@ -78,6 +78,9 @@ struct trainer;
 int trainer_open(const struct trainer_config *config, struct trainer **out, struct fault *f);
 /* NULL is fine. */
 void trainer_close(struct trainer *t);
+
+/* The settings in use, with the defaults of zeros filled in; its strings are NULL. */
+const struct trainer_config *trainer_config(const struct trainer *t);
 
 /* One optimizer step on the next batch_rows rows: rows are a pure function of (seed, step number). On failure, or on
  * SAKIORI_ECANCELLED, the adapter, the moments and the step number are as before. A loss that is not finite is

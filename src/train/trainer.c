@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening reads the cheap and error-prone parts first (shape, rows), then the weights. A step gathers the gradient of
+ * all its micro-batches before it touches the adapter, so whatever fails or cancels it leaves nothing behind. */
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "formats/model_file.h"
+#include "text/batch.h"
+#include "text/chat.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+#include "train/checkpoint.h"
+#include "train/lora_peft.h"
+#include "train/model.h"
+#include "train/weights.h"
+
+/* Rows that one round of evaluation hands to the packer; only a bound on its memory. */
+enum { EVAL_ROWS_AT_ONCE = 256 };
+
+struct trainer {
+	struct trainer_config config; /* its strings are gone after opening */
+	char base_name[160];
+	struct device *device;
+	struct dataset *data, *eval;
+	struct sampler *sampler, *eval_sampler;
+	struct weights weights;
+	struct lora_layout layout;
+	struct model model;
+	struct optim optim;
+	float *adapter;   /* device, layout.size */
+	uint8_t *correct; /* host, one a token of a micro-batch */
+	atomic_bool cancelled;
+};
+
+void trainer_config_default(struct trainer_config *config)
+{
+	*config = (struct trainer_config){
+		.batch_rows = 4,
+		.max_seq = 512,
+		.rank = 16,
+		.targets = LORA_ALL,
+		.lr = 2e-4,
+		.schedule = SCHEDULE_LINEAR,
+		.beta1 = 0.9,
+		.beta2 = 0.999,
+		.epsilon = 1e-8,
+		.clip = 1,
+		.device = "cpu",
+		.shuffle = true,
+	};
+}
+
+static int check_config(struct trainer_config *c, struct fault *f)
+{
+	if (!c->model)
+		return fault_set(f, SAKIORI_EINVAL, "no model: name a GGUF file");
+	if (c->max_seq < 2)
+		return fault_set(f, SAKIORI_EINVAL, "%zu tokens a row: at least 2 are needed", c->max_seq);
+	if (c->batch_rows < 1 || c->batch_rows > 1 << 20)
+		return fault_set(f, SAKIORI_EINVAL, "%zu rows a step: expected 1 to %d", c->batch_rows, 1 << 20);
+	if (!c->micro_tokens)
+		c->micro_tokens = c->max_seq > 512 ? c->max_seq : 512;
+	if (c->micro_tokens < c->max_seq || c->micro_tokens > 1 << 20)
+		return fault_set(f, SAKIORI_EINVAL,
+			"%zu tokens a micro-batch: expected at least the %zu of a row, at most %d", c->micro_tokens,
+			c->max_seq, 1 << 20);
+	if (!(c->lr >= 0 && c->lr <= 1))
+		return fault_set(f, SAKIORI_EINVAL, "learning rate %g: expected 0 to 1", c->lr);
+	if (!(c->weight_decay >= 0 && c->weight_decay <= 1) || !(c->clip >= 0) || !(c->epsilon > 0))
+		return fault_set(f, SAKIORI_EINVAL, "weight decay must be 0 to 1, clipping 0 or more, epsilon above 0");
+	if (!(c->beta1 >= 0 && c->beta1 < 1) || !(c->beta2 >= 0 && c->beta2 < 1))
+		return fault_set(f, SAKIORI_EINVAL, "the moments' decays must be 0 or more and below 1");
+	if (c->alpha == 0)
+		c->alpha = 2 * (float)c->rank;
+	return 0;
+}
+
+static void data_progress(void *self, size_t done, size_t total)
+{
+	const struct trainer_config *c = self;
+	c->progress(c->progress_self, "data", done, total);
+}
+
+/* One file of rows and the sampler over it. */
+static int load_rows(struct trainer *t, const char *path, uint64_t most, size_t batch_rows,
+	const struct tokenizer *tokenizer, const struct chat *chat, struct dataset **data, struct sampler **sampler,
+	struct fault *f)
+{
+	struct dataset_options options = {
+		.max_row_tokens = t->config.max_seq,
+		.refuse_long_rows = t->config.overlong == TRAINER_REFUSE,
+		.max_rows = most,
+		.progress = t->config.progress ? data_progress : NULL,
+		.progress_self = &t->config,
+	};
+	struct sampler_options order = {
+		.seed = t->config.seed,
+		.batch_rows = batch_rows,
+		.micro_tokens = t->config.micro_tokens,
+		.shuffle = t->config.shuffle,
+	};
+	int rc = dataset_load(data, path, tokenizer, chat, &options, f);
+	return rc ? rc : sampler_new(sampler, *data, &order, f);
+}
+
+static int load_all_rows(struct trainer *t, const struct model_file *mf, struct fault *f)
+{
+	const struct trainer_config *c = &t->config;
+	struct tokenizer *tokenizer = NULL;
+	struct chat *chat = NULL;
+	int rc = 0;
+	if (!c->data && !c->eval)
+		return 0;
+	if (!model_file_metadata(mf))
+		return fault_set(
+			f, SAKIORI_EUNSUPPORTED, "%s has no tokenizer to read rows with; use a GGUF file", c->model);
+	rc = tokenizer_from_gguf(&tokenizer, model_file_metadata(mf), f);
+	/* A model without a known template trains on rows that need none; the dataset says so when one does. */
+	if (!rc && chat_new(&chat, tokenizer, NULL) != 0)
+		chat = NULL;
+	if (!rc && c->data)
+		rc = load_rows(t, c->data, 0, c->batch_rows, tokenizer, chat, &t->data, &t->sampler, f);
+	if (!rc && c->eval)
+		rc = load_rows(
+			t, c->eval, c->eval_rows, EVAL_ROWS_AT_ONCE, tokenizer, chat, &t->eval, &t->eval_sampler, f);
+	chat_free(chat);
+	tokenizer_free(tokenizer);
+	return rc;
+}
+
+static size_t longest_row(const struct trainer *t)
+{
+	size_t train = t->data ? dataset_counts(t->data)->longest_row : 0;
+	size_t eval = t->eval ? dataset_counts(t->eval)->longest_row : 0;
+	return train > eval ? train : eval;
+}
+
+/* Tokens of the largest micro-batch that can come: no need to plan memory for more. */
+static size_t largest_pass(const struct trainer *t)
+{
+	size_t most = 1;
+	const struct dataset *sets[] = {t->data, t->eval};
+	for (int i = 0; i < 2; i++) {
+		if (!sets[i])
+			continue;
+		size_t rows = i == 0 ? t->config.batch_rows : EVAL_ROWS_AT_ONCE, tokens;
+		if (!size_mul(rows, dataset_counts(sets[i])->longest_row, &tokens) || tokens > t->config.micro_tokens)
+			tokens = t->config.micro_tokens;
+		most = tokens > most ? tokens : most;
+	}
+	return most;
+}
+
+static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
+{
+	const struct trainer_config *c = &t->config;
+	enum dtype type = c->base_dtype == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
+	struct device_config device = {
+		.name = c->device, .threads = c->threads, .act = type, .deterministic = c->deterministic};
+	struct weights_config weights = {
+		.storage = type, .backward = c->data, .progress = c->progress, .progress_self = c->progress_self};
+	struct optim_config optim = {
+		.lr = c->lr,
+		.schedule = c->schedule,
+		.warmup = c->warmup,
+		.total_steps = c->total_steps,
+		.beta1 = c->beta1,
+		.beta2 = c->beta2,
+		.epsilon = c->epsilon,
+		.weight_decay = c->weight_decay,
+		.clip = c->clip,
+	};
+	struct lora_widths widths;
+	weights_widths(model_file_shape(mf), &widths);
+	int rc = lora_layout_init(&t->layout, &widths, c->rank, c->alpha, c->targets, f);
+	if (!rc)
+		rc = device_open(&device, &t->device, f);
+	if (!rc)
+		rc = weights_load(&t->weights, t->device, mf, &weights, f);
+	if (!rc)
+		rc = model_open(&t->model, t->device, &t->weights, &t->layout,
+			c->data ? ACTIVATIONS_TRAIN : ACTIVATIONS_EVALUATE, largest_pass(t),
+			longest_row(t) ? longest_row(t) : 1, f);
+	if (!rc && c->data)
+		rc = optim_init(&t->optim, t->device, &optim, t->layout.size, f);
+	if (!rc) {
+		t->adapter = t->device->ops->alloc(t->device, t->layout.size * sizeof(float));
+		t->correct = must_alloc(largest_pass(t));
+		rc = device_sync(t->device, f);
+	}
+	return rc;
+}
+
+/* What the adapter's folder calls its base: the model's own name, else the file's, never the path. */
+static void name_base(struct trainer *t, const struct model_file *mf)
+{
+	const char *slash = strrchr(t->config.model, '/');
+	const char *name = model_file_shape(mf)->name;
+	snprintf(t->base_name, sizeof t->base_name, "%s", *name ? name : slash ? slash + 1 : t->config.model);
+}
+
+static int open_all(struct trainer *t, struct fault *f)
+{
+	struct model_file *mf = NULL;
+	int rc = check_config(&t->config, f);
+	if (!rc)
+		rc = model_file_open(t->config.model, &mf, f);
+	if (!rc && t->config.max_seq > model_file_shape(mf)->context)
+		rc = fault_set(f, SAKIORI_EINVAL, "%zu tokens a row, but the model was made for at most %u: set --seq",
+			t->config.max_seq, model_file_shape(mf)->context);
+	if (!rc)
+		rc = load_all_rows(t, mf, f);
+	if (!rc && !t->config.total_steps)
+		t->config.total_steps = (trainer_rows(t) + t->config.batch_rows - 1) / t->config.batch_rows;
+	if (!rc)
+		rc = open_model(t, mf, f);
+	if (!rc) {
+		name_base(t, mf);
+		float *first = must_alloc(t->layout.size * sizeof *first);
+		lora_initialise(&t->layout, t->config.seed, first);
+		rc = trainer_set_adapter(t, first, f);
+		free(first);
+	}
+	model_file_close(mf);
+	return rc;
+}
+
+int trainer_open(const struct trainer_config *config, struct trainer **out, struct fault *f)
+{
+	struct trainer *t = must_calloc(1, sizeof *t);
+	t->config = *config;
+	int rc = open_all(t, f);
+	t->config.model = t->config.data = t->config.eval = t->config.device = NULL;
+	t->config.progress = NULL;
+	if (rc) {
+		trainer_close(t);
+		t = NULL;
+	}
+	*out = t;
+	return rc;
+}
+
+void trainer_close(struct trainer *t)
+{
+	if (!t)
+		return;
+	sampler_free(t->sampler);
+	sampler_free(t->eval_sampler);
+	dataset_free(t->data);
+	dataset_free(t->eval);
+	optim_fini(&t->optim);
+	model_close(&t->model);
+	weights_free(&t->weights);
+	if (t->device)
+		t->device->ops->release(t->device, t->adapter);
+	device_close(t->device);
+	lora_layout_fini(&t->layout);
+	free(t->correct);
+	free(t);
+}
+
+const struct trainer_config *trainer_config(const struct trainer *t)
+{
+	return &t->config;
+}
+
+void trainer_cancel(struct trainer *t)
+{
+	atomic_store(&t->cancelled, true);
+}
+
+static int check_cancelled(struct trainer *t, struct fault *f)
+{
+	return atomic_exchange(&t->cancelled, false) ? fault_set(f, SAKIORI_ECANCELLED, "cancelled") : 0;
+}
+
+static double now(void)
+{
+	struct timespec at;
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return (double)at.tv_sec + 1e-9 * (double)at.tv_nsec;
+}
+
+int trainer_step(struct trainer *t, struct step_stats *stats, struct fault *f)
+{
+	struct batch_list list;
+	double start = now(), sum;
+	if (!t->data)
+		return fault_set(f, SAKIORI_EINVAL, "opened without training rows");
+	sampler_step(t->sampler, t->optim.step, &list);
+	optim_begin(&t->optim);
+	model_reset_loss(&t->model);
+	for (size_t i = 0; i < list.count; i++) {
+		int rc = check_cancelled(t, f);
+		if (rc)
+			return rc;
+		/* The mean over the step's labelled tokens, wherever the micro-batches are cut. */
+		model_differentiate(
+			&t->model, &list.batches[i], t->adapter, t->optim.gradient, 1.0f / (float)list.labelled);
+	}
+	int rc = model_read_loss(&t->model, &sum, f);
+	if (rc)
+		return rc;
+	*stats = (struct step_stats){
+		.loss = sum / (double)list.labelled, .tokens = list.tokens, .labelled = list.labelled};
+	if (!isfinite(stats->loss))
+		return fault_set(f, SAKIORI_EDEVICE,
+			"step %" PRIu64 ": the loss is not finite; lower the learning rate, or check the base model",
+			t->optim.step + 1);
+	rc = optim_update(&t->optim, t->adapter, &stats->grad_norm, &stats->lr, f);
+	stats->step = t->optim.step;
+	stats->seconds = now() - start;
+	return rc;
+}
+
+/* Rows of a batch whose every label is the argmax. */
+static uint64_t right_rows(const struct batch *batch, const uint8_t *correct)
+{
+	uint64_t right = 0;
+	for (size_t row = 0; row < batch->rows; row++)
+		right += !memchr(
+			correct + batch->row_offsets[row], 0, batch->row_offsets[row + 1] - batch->row_offsets[row]);
+	return right;
+}
+
+static int evaluate(struct trainer *t, const float *adapter, struct eval_stats *stats, struct fault *f)
+{
+	uint64_t right = 0;
+	double sum;
+	if (!t->eval)
+		return fault_set(f, SAKIORI_EINVAL, "opened without evaluation rows");
+	*stats = (struct eval_stats){0};
+	model_reset_loss(&t->model);
+	for (uint64_t part = 0; part < sampler_parts(t->eval_sampler); part++) {
+		struct batch_list list;
+		sampler_part(t->eval_sampler, part, &list);
+		for (size_t i = 0; i < list.count; i++) {
+			int rc = check_cancelled(t, f);
+			if (rc)
+				return rc;
+			model_evaluate(&t->model, &list.batches[i], adapter, t->correct);
+			right += right_rows(&list.batches[i], t->correct);
+		}
+		stats->rows += list.rows;
+		stats->tokens += list.labelled;
+	}
+	int rc = model_read_loss(&t->model, &sum, f);
+	if (rc)
+		return rc;
+	stats->loss = sum / (double)stats->tokens;
+	stats->accuracy = (double)right / (double)stats->rows;
+	return isfinite(stats->loss)
+		       ? 0
+		       : fault_set(f, SAKIORI_EDEVICE,
+				 "the evaluation loss is not finite; check the adapter and the base model");
+}
+
+int trainer_evaluate(struct trainer *t, struct eval_stats *stats, struct fault *f)
+{
+	return evaluate(t, t->adapter, stats, f);
+}
+
+int trainer_evaluate_base(struct trainer *t, struct eval_stats *stats, struct fault *f)
+{
+	return evaluate(t, NULL, stats, f);
+}
+
+const struct lora_layout *trainer_layout(const struct trainer *t)
+{
+	return &t->layout;
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!isfinite(x[i]))
+			return false;
+	return true;
+}
+
+static int get(struct trainer *t, const float *from, float *host, struct fault *f)
+{
+	t->device->ops->download(t->device, host, from, t->layout.size * sizeof *host);
+	return device_sync(t->device, f);
+}
+
+static int set(struct trainer *t, float *to, const float *host, struct fault *f)
+{
+	if (!all_finite(host, t->layout.size))
+		return fault_set(f, SAKIORI_EINVAL, "the adapter or its moments hold a value that is not finite");
+	t->device->ops->upload(t->device, to, host, t->layout.size * sizeof *host);
+	return device_sync(t->device, f);
+}
+
+int trainer_get_adapter(struct trainer *t, float *vector, struct fault *f)
+{
+	return get(t, t->adapter, vector, f);
+}
+
+int trainer_set_adapter(struct trainer *t, const float *vector, struct fault *f)
+{
+	return set(t, t->adapter, vector, f);
+}
+
+int trainer_get_moments(struct trainer *t, float *m, float *v, struct fault *f)
+{
+	if (!t->data)
+		return fault_set(f, SAKIORI_EINVAL, "opened without training rows: there are no moments");
+	int rc = get(t, t->optim.first, m, f);
+	return rc ? rc : get(t, t->optim.second, v, f);
+}
+
+int trainer_set_moments(struct trainer *t, const float *m, const float *v, struct fault *f)
+{
+	if (!t->data)
+		return fault_set(f, SAKIORI_EINVAL, "opened without training rows: there are no moments");
+	if (!all_finite(m, t->layout.size))
+		return fault_set(f, SAKIORI_EINVAL, "the moments hold a value that is not finite");
+	int rc = set(t, t->optim.second, v, f);
+	return rc ? rc : set(t, t->optim.first, m, f);
+}
+
+uint64_t trainer_step_number(const struct trainer *t)
+{
+	return t->optim.step;
+}
+
+void trainer_set_step_number(struct trainer *t, uint64_t step)
+{
+	t->optim.step = step;
+}
+
+void trainer_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE])
+{
+	memcpy(out, t->weights.fingerprint, HASH_SIZE);
+}
+
+void trainer_data_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE])
+{
+	memset(out, 0, HASH_SIZE);
+	if (t->data)
+		dataset_fingerprint(t->data, out);
+}
+
+uint64_t trainer_rows(const struct trainer *t)
+{
+	return t->data ? dataset_counts(t->data)->rows : 0;
+}
+
+uint64_t trainer_eval_rows(const struct trainer *t)
+{
+	return t->eval ? dataset_counts(t->eval)->rows : 0;
+}
+
+uint64_t trainer_truncated_rows(const struct trainer *t)
+{
+	return (t->data ? dataset_counts(t->data)->truncated_rows : 0) +
+	       (t->eval ? dataset_counts(t->eval)->truncated_rows : 0);
+}
+
+size_t trainer_memory_bytes(const struct trainer *t)
+{
+	/* The adapter, and in training its gradient and two moments. */
+	size_t vectors = t->data ? 4 : 1;
+	return t->weights.bytes + t->model.activations.bytes + vectors * t->layout.size * sizeof(float);
+}
+
+int trainer_save_peft(struct trainer *t, const char *directory, struct fault *f)
+{
+	float *vector = must_alloc(t->layout.size * sizeof *vector);
+	char fingerprint[HASH_HEX_SIZE], step[24];
+	hex_encode(t->weights.fingerprint, HASH_SIZE, fingerprint);
+	snprintf(step, sizeof step, "%" PRIu64, t->optim.step);
+	const struct safetensors_note notes[] = {{"sakiori.base_fingerprint", fingerprint}, {"sakiori.steps", step}};
+	int rc = trainer_get_adapter(t, vector, f);
+	if (!rc)
+		rc = lora_peft_write(directory, &t->layout, vector, t->base_name, notes, 2, f);
+	free(vector);
+	return rc;
+}
+
+int trainer_load_peft(struct trainer *t, const char *directory, struct fault *f)
+{
+	float *vector = must_alloc(t->layout.size * sizeof *vector);
+	int rc = lora_peft_read(directory, &t->layout, vector, f);
+	if (!rc)
+		rc = trainer_set_adapter(t, vector, f);
+	free(vector);
+	return rc;
+}
