@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "base/bytes.h"
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/gemm.h"
+
+void *cpu_memory_new(size_t bytes)
+{
+	size_t padded;
+	if (!bytes || !size_add(bytes, 63, &padded))
+		return NULL;
+	void *p = aligned_alloc(64, padded / 64 * 64);
+	if (p)
+		memset(p, 0, bytes);
+	return p;
+}
+
+void cpu_memory_free(void *p)
+{
+	free(p);
+}
+
+void *cpu_scratch(struct device *d, enum cpu_scratch_slot slot, size_t bytes)
+{
+	struct cpu_device *c = cpu_device(d);
+	if (c->scratch_bytes[slot] >= bytes && c->scratch[slot])
+		return c->scratch[slot];
+	cpu_memory_free(c->scratch[slot]);
+	c->scratch_bytes[slot] = bytes ? bytes : 64;
+	c->scratch[slot] = cpu_memory_new(c->scratch_bytes[slot]);
+	if (!c->scratch[slot]) {
+		c->scratch_bytes[slot] = 0;
+		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of working space; use smaller batches", bytes);
+	}
+	return c->scratch[slot];
+}
+
+void cpu_run(struct device *d, size_t n, size_t grain, cpu_body *body, void *args)
+{
+	if (!n)
+		return;
+	size_t parts = (n + grain - 1) / grain;
+	if (parts > d->threads)
+		parts = d->threads;
+	if (parts <= 1) {
+		body(args, 0, n, 0);
+		return;
+	}
+	/* Each part is worked off whatever number of threads the run time really gives. */
+#pragma omp parallel for schedule(static, 1) num_threads((int)parts)
+	for (size_t part = 0; part < parts; part++)
+		body(args, n * part / parts, n * (part + 1) / parts, (unsigned)part);
+}
+
+static void close_device(struct device *d)
+{
+	struct cpu_device *c = cpu_device(d);
+	gemm_engine_free(c->gemm);
+	for (int i = 0; i < SCRATCH_COUNT; i++)
+		cpu_memory_free(c->scratch[i]);
+	free(c);
+}
+
+static void sync_device(struct device *d)
+{
+	(void)d;
+}
+
+static void *alloc_memory(struct device *d, size_t bytes)
+{
+	if (d->fault.code || !bytes)
+		return NULL;
+	void *p = cpu_memory_new(bytes);
+	if (!p)
+		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes; use smaller batches or a smaller model", bytes);
+	return p;
+}
+
+static void release_memory(struct device *d, void *p)
+{
+	(void)d;
+	cpu_memory_free(p);
+}
+
+void cpu_copy(struct device *d, void *to, const void *from, size_t bytes)
+{
+	if (!d->fault.code && bytes)
+		memcpy(to, from, bytes);
+}
+
+static void download_memory(struct device *d, void *host, const void *from, size_t bytes)
+{
+	if (!bytes)
+		return;
+	if (d->fault.code)
+		memset(host, 0, bytes);
+	else
+		memcpy(host, from, bytes);
+}
+
+void cpu_zero(struct device *d, void *p, size_t bytes)
+{
+	if (!d->fault.code && bytes)
+		memset(p, 0, bytes);
+}
+
+static const struct device_ops cpu_ops = {
+	.abi = DEVICE_ABI,
+	.name = "cpu",
+	.close = close_device,
+	.sync = sync_device,
+	.alloc = alloc_memory,
+	.release = release_memory,
+	.upload = cpu_copy,
+	.download = download_memory,
+	.zero = cpu_zero,
+	.copy = cpu_copy,
+	.to_act = cpu_to_act,
+	.from_act = cpu_from_act,
+	.axpy = cpu_axpy,
+	.scale = cpu_scale,
+	.add = cpu_add,
+	.weight_new = cpu_weight_new,
+	.weight_free = cpu_weight_free,
+	.weight_slice = cpu_weight_slice,
+	.weight_write = cpu_weight_write,
+	.weight_merged = cpu_weight_merged,
+	.weight_repack = cpu_weight_repack,
+	.weight_read = cpu_weight_read,
+	.weight_bytes = cpu_weight_bytes,
+	.matmul = cpu_matmul,
+	.matmul_backward = cpu_matmul_backward,
+	.lora_forward = cpu_lora_forward,
+	.lora_backward = cpu_lora_backward,
+	.embedding = cpu_embedding,
+	.norm_forward = cpu_norm_forward,
+	.norm_backward = cpu_norm_backward,
+	.rope_forward = cpu_rope_forward,
+	.rope_backward = cpu_rope_backward,
+	.attention_forward = cpu_attention_forward,
+	.attention_backward = cpu_attention_backward,
+	.activation_forward = cpu_activation_forward,
+	.activation_backward = cpu_activation_backward,
+	.cross_entropy = cpu_cross_entropy,
+	.head_logits = cpu_head_logits,
+	.adamw = cpu_adamw,
+	.sum_squares = cpu_sum_squares,
+	.reduce = cpu_reduce,
+	.quantize = cpu_quantize,
+	.dequantize = cpu_dequantize,
+};
+
+/* As many as the run time would use, never more than it will give. */
+static unsigned choose_threads(unsigned wanted)
+{
+#ifdef _OPENMP
+	unsigned most = (unsigned)omp_get_thread_limit();
+	unsigned threads = wanted ? wanted : (unsigned)omp_get_max_threads();
+	return threads < most ? threads : most;
+#else
+	(void)wanted;
+	return 1;
+#endif
+}
+
+int cpu_open(uint32_t abi, const struct device_config *config, struct device **out, struct fault *f)
+{
+	if (abi != DEVICE_ABI)
+		return fault_set(f, SAKIORI_EMISMATCH, "the CPU backend has interface %d, not %u", DEVICE_ABI, (unsigned)abi);
+	if (config->act != DTYPE_F32 && config->act != DTYPE_BF16 && config->act != DTYPE_F64)
+		return fault_set(f, SAKIORI_EINVAL, "unknown activation type %d", (int)config->act);
+	if (config->act == DTYPE_BF16 && !gemm_has_bf16())
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "this CPU has no AVX-512, which bf16 products need; use f32");
+	struct cpu_device *c = calloc(1, sizeof *c);
+	if (!c)
+		return fault_set(f, SAKIORI_ENOMEM, "out of memory");
+	c->base.ops = &cpu_ops;
+	c->base.act = config->act;
+	c->base.act_size = dtype_size(config->act);
+	c->base.threads = choose_threads(config->threads);
+	*out = &c->base;
+	return 0;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compute/cpu/weight.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/simd.h"
+
+#define FILL_ELEMENTS (256 * 1024) /* f32 buffer between the source and the packed copies */
+
+static float packed_get(const struct weight *w, const struct packed *p, size_t row, size_t col)
+{
+	size_t at = p->row_offset[row] + p->col_offset[col];
+	return w->element == DTYPE_BF16 ? simd_load_bf16(((const uint16_t *)p->data)[at]) : ((const float *)p->data)[at];
+}
+
+static void packed_set(const struct weight *w, const struct packed *p, size_t row, size_t col, float value)
+{
+	size_t at = p->row_offset[row] + p->col_offset[col];
+	if (w->element == DTYPE_BF16)
+		((uint16_t *)p->data)[at] = simd_store_bf16(value);
+	else
+		((float *)p->data)[at] = w->round ? simd_load_bf16(simd_store_bf16(value)) : value;
+}
+
+static void packed_free(struct packed *p)
+{
+	cpu_memory_free(p->data);
+	free(p->row_offset);
+	free(p->col_offset);
+}
+
+static bool packed_data(struct device *d, struct packed *p)
+{
+	p->data = cpu_memory_new(p->bytes);
+	if (!p->data)
+		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of weights; use a smaller model", p->bytes);
+	return p->data != NULL;
+}
+
+/* backward: b is W itself; forward: b is its transpose. */
+static bool packed_layout(struct device *d, const struct weight *w, bool backward, struct packed *p)
+{
+	struct gemm_layout l;
+	bool good = gemm_layout(d, backward ? w->rows : w->cols, backward ? w->cols : w->rows, w->element, &l);
+	p->bytes = l.bytes;
+	p->row_offset = backward ? l.k_offset : l.n_offset;
+	p->col_offset = backward ? l.n_offset : l.k_offset;
+	return good && packed_data(d, p);
+}
+
+static bool plain_layout(struct device *d, const struct weight *w, struct packed *p)
+{
+	p->bytes = w->rows * w->cols * dtype_size(w->element);
+	p->row_offset = calloc(w->rows, sizeof(size_t));
+	p->col_offset = calloc(w->cols, sizeof(size_t));
+	if (!p->row_offset || !p->col_offset) {
+		device_fail(d, SAKIORI_ENOMEM, "out of memory");
+		return false;
+	}
+	for (size_t i = 0; i < w->rows; i++)
+		p->row_offset[i] = i * w->cols;
+	for (size_t i = 0; i < w->cols; i++)
+		p->col_offset[i] = i;
+	return packed_data(d, p);
+}
+
+struct fill_args {
+	const struct weight *w;
+	const float *values;
+	size_t first;
+};
+
+static void fill_body(void *args, size_t begin, size_t end, unsigned thread)
+{
+	const struct fill_args *a = args;
+	const struct weight *w = a->w;
+	const struct packed *copies[] = {&w->forward, &w->backward, &w->plain};
+	(void)thread;
+	for (int i = 0; i < 3; i++)
+		for (size_t row = begin; copies[i]->data && row < end; row++)
+			for (size_t col = 0; col < w->cols; col++)
+				packed_set(w, copies[i], a->first + row, col, a->values[row * w->cols + col]);
+}
+
+/* Fetches the rows in pieces and puts them into every copy. */
+static bool fill_copies(struct device *d, struct weight *w, weight_fill *fill, void *self)
+{
+	size_t step = FILL_ELEMENTS / w->cols;
+	step = step ? step : 1;
+	float *values = malloc(step * w->cols * sizeof *values);
+	if (!values)
+		device_fail(d, SAKIORI_ENOMEM, "out of memory");
+	for (size_t first = 0; first < w->rows && !d->fault.code; first += step) {
+		size_t count = w->rows - first < step ? w->rows - first : step;
+		int rc = fill(self, first, count, values);
+		if (rc) {
+			device_fail(d, rc, "reading a weight failed: %s", err_text(rc));
+			break;
+		}
+		struct fill_args args = {.w = w, .values = values, .first = first};
+		cpu_run(d, count, 16, fill_body, &args);
+	}
+	free(values);
+	return !d->fault.code;
+}
+
+struct weight *cpu_weight_new(
+	struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self)
+{
+	size_t elements, bytes;
+	if (d->fault.code)
+		return NULL;
+	if (!rows || !cols || !size_mul(rows, cols, &elements) || !size_mul(elements, 8, &bytes)) {
+		device_fail(d, SAKIORI_EINVAL, "a weight of %zu rows and %zu columns", rows, cols);
+		return NULL;
+	}
+	if (storage == DTYPE_F64 || (d->act == DTYPE_BF16 && storage != DTYPE_BF16)) {
+		device_fail(d, SAKIORI_EUNSUPPORTED, "weights stored as %s cannot be multiplied with %s activations; use bf16 for both, or f32 activations",
+			dtype_name(storage), dtype_name(d->act));
+		return NULL;
+	}
+	struct weight *w = calloc(1, sizeof *w);
+	if (!w) {
+		device_fail(d, SAKIORI_ENOMEM, "out of memory");
+		return NULL;
+	}
+	w->rows = rows;
+	w->cols = cols;
+	w->uses = uses;
+	w->element = d->act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+	w->round = storage == DTYPE_BF16;
+	bool good = true;
+	if (d->act == DTYPE_F64 || !(uses & (WEIGHT_FORWARD | WEIGHT_BACKWARD)))
+		good = plain_layout(d, w, &w->plain);
+	if (d->act != DTYPE_F64 && good && uses & WEIGHT_FORWARD)
+		good = packed_layout(d, w, false, &w->forward);
+	if (d->act != DTYPE_F64 && good && uses & WEIGHT_BACKWARD)
+		good = packed_layout(d, w, true, &w->backward);
+	if (good && fill_copies(d, w, fill, self))
+		return w;
+	cpu_weight_free(d, w);
+	return NULL;
+}
+
+void cpu_weight_free(struct device *d, struct weight *w)
+{
+	(void)d;
+	if (!w)
+		return;
+	packed_free(&w->forward);
+	packed_free(&w->backward);
+	packed_free(&w->plain);
+	free(w);
+}
+
+/* A weight made out of another one. */
+struct derive_args {
+	const struct weight *w;
+	const uint32_t *rows, *cols; /* NULL: all, in order */
+	size_t cols_count;
+	const float *a, *b;
+	size_t rank;
+	float scale;
+};
+
+static int derive_rows(void *self, size_t first, size_t count, float *out)
+{
+	const struct derive_args *s = self;
+	const struct packed *p = weight_any(s->w);
+	for (size_t i = 0; i < count; i++) {
+		size_t row = s->rows ? s->rows[first + i] : first + i;
+		for (size_t j = 0; j < s->cols_count; j++)
+			out[i * s->cols_count + j] = packed_get(s->w, p, row, s->cols ? s->cols[j] : j);
+		for (size_t k = 0; k < s->rank; k++) {
+			float factor = s->scale * s->b[row * s->rank + k];
+			for (size_t j = 0; j < s->cols_count; j++)
+				out[i * s->cols_count + j] += factor * s->a[k * s->cols_count + j];
+		}
+	}
+	return 0;
+}
+
+static enum dtype stored_as(const struct weight *w)
+{
+	return w->round ? DTYPE_BF16 : DTYPE_F32;
+}
+
+struct weight *cpu_weight_slice(struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n)
+{
+	size_t bound = axis == WEIGHT_AXIS_ROWS ? w->rows : w->cols;
+	for (size_t i = 0; i < n; i++)
+		if (indices[i] >= bound) {
+			device_fail(d, SAKIORI_EINVAL, "a slice asks for index %u of %zu", (unsigned)indices[i], bound);
+			return NULL;
+		}
+	bool by_rows = axis == WEIGHT_AXIS_ROWS;
+	struct derive_args s = {.w = w, .rows = by_rows ? indices : NULL, .cols = by_rows ? NULL : indices, .cols_count = by_rows ? w->cols : n};
+	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, derive_rows, &s);
+}
+
+struct weight *cpu_weight_merged(
+	struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale)
+{
+	struct derive_args s = {.w = w, .cols_count = w->cols, .a = a, .b = b, .rank = rank, .scale = scale};
+	return cpu_weight_new(d, w->rows, w->cols, stored_as(w), w->uses, derive_rows, &s);
+}
+
+void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n)
+{
+	for (size_t i = 0; i < n && !d->fault.code; i++) {
+		if (indices[i] / w->cols >= w->rows) {
+			device_fail(d, SAKIORI_EINVAL, "a write to element %llu of a weight of %zu by %zu", (unsigned long long)indices[i], w->rows,
+				w->cols);
+			return;
+		}
+		const struct packed *copies[] = {&w->forward, &w->backward, &w->plain};
+		for (int k = 0; k < 3; k++)
+			if (copies[k]->data)
+				packed_set(w, copies[k], (size_t)(indices[i] / w->cols), (size_t)(indices[i] % w->cols), values[i]);
+	}
+}
+
+/* cpu_weight_write keeps every copy up to date. */
+void cpu_weight_repack(struct device *d, struct weight *w)
+{
+	(void)d;
+	(void)w;
+}
+
+void cpu_weight_read(struct device *d, const struct weight *w, size_t first, size_t count, float *out)
+{
+	if (!d->fault.code && (first > w->rows || count > w->rows - first))
+		device_fail(d, SAKIORI_EINVAL, "reading rows %zu to %zu of a weight of %zu rows", first, first + count, w->rows);
+	if (d->fault.code) {
+		memset(out, 0, count * w->cols * sizeof *out);
+		return;
+	}
+	const struct packed *p = weight_any(w);
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < w->cols; j++)
+			out[i * w->cols + j] = packed_get(w, p, first + i, j);
+}
+
+size_t cpu_weight_bytes(const struct weight *w)
+{
+	size_t tables = (w->rows + w->cols) * sizeof(size_t);
+	size_t total = 0;
+	const struct packed *copies[] = {&w->forward, &w->backward, &w->plain};
+	for (int k = 0; k < 3; k++)
+		total += copies[k]->data ? copies[k]->bytes + tables : 0;
+	return total;
+}
+
+struct embedding_args {
+	const struct weight *w;
+	const uint32_t *ids;
+	void *out;
+};
+
+#define ACT_TEMPLATE "compute/cpu/embedding.inc"
+#include "compute/cpu/each_act.h"
+
+void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out)
+{
+	if (d->fault.code)
+		return;
+	for (size_t t = 0; t < n; t++)
+		if (ids[t] >= w->rows) {
+			device_fail(d, SAKIORI_EINVAL, "token id %u, but the embedding has %zu rows; do tokenizer and model belong together?",
+				(unsigned)ids[t], w->rows);
+			return;
+		}
+	struct embedding_args args = {.w = w, .ids = ids, .out = out};
+	cpu_run(d, n, 64, CPU_PICK(d, embedding_body), &args);
+}
