@@ -3,7 +3,7 @@ libformats_a_SOURCES = \
 	%D%/json.h %D%/json.c \
 	%D%/stored_type.h %D%/stored_type.c \
 	%D%/gguf.h %D%/gguf_private.h %D%/gguf.c %D%/gguf_tensors.c \
-	%D%/model_file.h \
+	%D%/model_file.h %D%/model_file_private.h %D%/model_file.c %D%/model_gguf.c %D%/model_random.c \
 	%D%/safetensors.h \
 	%D%/peft.h \
 	# end

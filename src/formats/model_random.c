@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Random weights of real shapes, for benches: any row can be made on its own, at memory speed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/rng.h"
+#include "formats/model_file_private.h"
+
+#define NORMALS 65536
+#define SEED 1
+#define DEVIATION 0.02f
+
+/* From each model's config.json. */
+static const struct model_shape shapes[] = {
+	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true},
+	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true},
+	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false},
+	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true},
+	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
+};
+
+int model_random_open(struct model_file *mf, const char *name, struct fault *f)
+{
+	char known[200] = "";
+	const struct model_shape *shape = NULL;
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+		size_t n = strlen(known);
+		snprintf(known + n, sizeof known - n, "%s%s", i > 0 ? ", " : "", shapes[i].name);
+		if (strcmp(name, shapes[i].name) == 0)
+			shape = &shapes[i];
+	}
+	if (shape == NULL)
+		return fault_set(
+			f, SAKIORI_ENOTFOUND, "no shape of the name %.40s is known; there are %s", name, known);
+	mf->shape = *shape;
+	int rc = model_file_expect(mf, f);
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < mf->count; i++) {
+		mf->entries[i].public.type = STORED_BF16;
+		mf->entries[i].stream = i + 1; /* 0 made the table */
+	}
+	mf->normals = must_alloc(NORMALS * sizeof *mf->normals);
+	struct rng r;
+	rng_init(&r, SEED, 0);
+	for (size_t i = 0; i < NORMALS; i++)
+		mf->normals[i] = f32_to_bf16(DEVIATION * rng_normal(&r));
+	return 0;
+}
+
+/* Each counter of Philox picks eight values of the table by sixteen bits; no row length of `shapes` is odd to eight. */
+void model_random_rows(
+	const struct model_file *mf, const struct model_entry *e, size_t first_row, size_t rows, void *out)
+{
+	size_t cols = e->public.cols, values = rows * cols;
+	uint16_t *p = out;
+	if (e->public.vector) {
+		for (size_t i = 0; i < values; i++)
+			p[i] = 0x3f80; /* 1.0 */
+		return;
+	}
+	uint64_t counter = first_row * cols / 8;
+	for (size_t i = 0; i < values; i += 8, counter++) {
+		uint32_t random[4];
+		rng_block(SEED, e->stream, counter, random);
+		for (unsigned k = 0; k < 4; k++) {
+			p[i + 2 * k] = mf->normals[random[k] & 0xffff];
+			p[i + 2 * k + 1] = mf->normals[random[k] >> 16];
+		}
+	}
+}
