@@ -37,7 +37,8 @@ int identity_from_seed(const uint8_t seed[static 32], uint32_t generation, struc
 /* Replaces the X25519 key by a fresh one and adds one to the generation; the Ed25519 key, and so the NodeID, stays.
  * SAKIORI_ELIMIT after 2^32 - 1 rotations. Every peer must pin the new string. */
 int identity_rotate(struct identity *identity, struct fault *f);
-/* Writes a text file of mode 0600, replaced atomically. An existing file is refused (SAKIORI_EBUSY) unless `replace`. */
+/* Writes a text file of mode 0600, replaced atomically. An existing file is refused (SAKIORI_EBUSY) unless `replace`.
+ */
 int identity_save(const struct identity *identity, const char *path, bool replace, struct fault *f);
 /* Refuses a file that group or others may read or write, or that neither this user nor root owns; the sentence names
  * the chmod or chown to run. The caller frees *out. */
@@ -62,7 +63,8 @@ void identity_short(const struct identity_public *id, char out[static IDENTITY_S
 /* Order of NodeIDs as big-endian numbers: negative when a is the lower key. */
 int identity_compare(const struct identity_public *a, const struct identity_public *b);
 
-/* Writes 32 fresh random bytes as 64 hex digits to a new file of mode 0600; an existing file is refused (SAKIORI_EBUSY). */
+/* Writes 32 fresh random bytes as 64 hex digits to a new file of mode 0600; an existing file is refused
+ * (SAKIORI_EBUSY). */
 int network_secret_generate(const char *path, struct fault *f);
 /* Reads it into guarded memory (NETWORK_SECRET_SIZE bytes), with the file checks of identity_load. An absent file
  * (SAKIORI_ENOTFOUND) and an all-zero secret (SAKIORI_EINVAL) are refused: there is no network without a secret. */

@@ -44,7 +44,7 @@ struct noise_handshake {
 struct noise_transport {
 	uint8_t send_key[NOISE_KEY_SIZE];
 	uint8_t receive_key[NOISE_KEY_SIZE];
-	uint64_t send_counter;	  /* the next frame's */
+	uint64_t send_counter;    /* the next frame's */
 	uint64_t receive_counter; /* the lowest that is still accepted */
 };
 
@@ -59,8 +59,9 @@ int noise_handshake_init(struct noise_handshake *h, bool initiator, const void *
 void noise_handshake_wipe(struct noise_handshake *h);
 
 /* The two messages, each writer beside its reader. `out` of a writer has n + overhead bytes; `out` of a reader has
- * n - overhead bytes (NULL when that is 0). A reader refuses what does not authenticate, and any all-zero Diffie-Hellman
- * result, with SAKIORI_ECRYPTO; a call out of order is SAKIORI_EPROTO. After a failure only noise_handshake_wipe is allowed. */
+ * n - overhead bytes (NULL when that is 0). A reader refuses what does not authenticate, and any all-zero
+ * Diffie-Hellman result, with SAKIORI_ECRYPTO; a call out of order is SAKIORI_EPROTO. After a failure only
+ * noise_handshake_wipe is allowed. */
 int noise_write_first(struct noise_handshake *h, const uint8_t *payload, size_t n, uint8_t *out);
 int noise_read_first(struct noise_handshake *h, const uint8_t *message, size_t n, uint8_t *out);
 int noise_write_second(struct noise_handshake *h, const uint8_t *payload, size_t n, uint8_t *out);
@@ -70,14 +71,17 @@ int noise_split(struct noise_handshake *h, struct noise_transport *out);
 
 /* Seals n bytes under the next counter into n + NOISE_TAG_SIZE bytes at `out` (may be `plain` itself) and counts on.
  * SAKIORI_ELIMIT when the counter is used up. */
-int noise_seal(struct noise_transport *t, const void *header, size_t header_size, const uint8_t *plain, size_t n, uint8_t *out);
-/* The inverse. `counter` must be at least receive_counter (gaps allowed, no reorder), else SAKIORI_EPROTO; what does not
- * authenticate is SAKIORI_ECRYPTO and moves nothing. `out` has n - NOISE_TAG_SIZE bytes and may be `sealed` itself. */
-int noise_open(struct noise_transport *t, uint64_t counter, const void *header, size_t header_size, const uint8_t *sealed,
-	size_t n, uint8_t *out);
+int noise_seal(struct noise_transport *t, const void *header, size_t header_size, const uint8_t *plain, size_t n,
+	uint8_t *out);
+/* The inverse. `counter` must be at least receive_counter (gaps allowed, no reorder), else SAKIORI_EPROTO; what does
+ * not authenticate is SAKIORI_ECRYPTO and moves nothing. `out` has n - NOISE_TAG_SIZE bytes and may be `sealed` itself.
+ */
+int noise_open(struct noise_transport *t, uint64_t counter, const void *header, size_t header_size,
+	const uint8_t *sealed, size_t n, uint8_t *out);
 void noise_transport_wipe(struct noise_transport *t);
 
-/* The cheap check before any Diffie-Hellman: BLAKE2b-128 keyed with BLAKE2b("sakiori-mac1" || responder static || psk). */
+/* The cheap check before any Diffie-Hellman: BLAKE2b-128 keyed with BLAKE2b("sakiori-mac1" || responder static || psk).
+ */
 void noise_mac1(const uint8_t responder_static[static NOISE_KEY_SIZE], const uint8_t psk[static NOISE_KEY_SIZE],
 	const void *data, size_t n, uint8_t out[static NOISE_MAC1_SIZE]);
 /* Compares in constant time. */

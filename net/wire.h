@@ -19,27 +19,31 @@
 #define WIRE_TEXT_MAX 200
 #define WIRE_DEGREE_MAX 4096
 #define WIRE_PAYLOAD_MAX (UINT64_C(1) << 34)
+/* No sequence, round, word number or time is larger, so that adding to one cannot wrap. */
+#define WIRE_COUNTER_MAX (UINT64_C(1) << 62)
+/* What one wire_decode may hold in memory. */
+#define WIRE_DECODE_BUDGET (256 * 1024)
 
 /* Texts are printable ASCII (0x20..0x7e) and end in a NUL. Hashes that are not known are all zero. */
 
 /* First message after a session is up, in both directions; again whenever one of its heads changes out of turn. */
 struct wire_hello {
-	uint32_t protocol; /* WIRE_PROTOCOL_VERSION; >= 1 */
+	uint32_t protocol;                /* WIRE_PROTOCOL_VERSION; >= 1 */
 	char software[WIRE_NAME_MAX + 1]; /* "sakiorid 0.1.0" */
-	char site[WIRE_NAME_MAX + 1];	  /* not empty */
+	char site[WIRE_NAME_MAX + 1];     /* not empty */
 	uint8_t run_name_hash[WIRE_HASH_SIZE];
 	uint8_t run_id[WIRE_HASH_SIZE];
 	uint8_t base_fingerprint[WIRE_HASH_SIZE];
 	uint8_t adapter_layout_hash[WIRE_HASH_SIZE];  /* rank, alpha, targets, shapes */
 	uint8_t initial_adapter_hash[WIRE_HASH_SIZE]; /* the bits every replica starts from */
-	uint32_t degree;	/* neighbours of the sender, <= WIRE_DEGREE_MAX */
-	uint64_t my_sequence;	/* of the sender's newest durable update */
-	uint64_t have_sequence; /* version of the receiver's replica that the sender holds */
-	uint64_t word_sent;	/* edge words: last number given out by the sender */
-	uint64_t word_applied;	/* edge words: last number of the receiver that the sender applied */
+	uint32_t degree;                              /* neighbours of the sender, <= WIRE_DEGREE_MAX */
+	uint64_t my_sequence;                         /* of the sender's newest durable update */
+	uint64_t have_sequence;                       /* version of the receiver's replica that the sender holds */
+	uint64_t word_sent;                           /* edge words: last number given out by the sender */
+	uint64_t word_applied; /* edge words: last number of the receiver that the sender applied */
 	uint64_t round;
 	uint64_t unix_time_ms;
-	bool finished; /* the sender has done its last round */
+	bool finished;                    /* the sender has done its last round */
 	char run_name[WIRE_NAME_MAX + 1]; /* this and the next two only for sentences people read */
 	char base_name[WIRE_TEXT_MAX + 1];
 	char adapter_text[WIRE_TEXT_MAX + 1];
@@ -50,13 +54,13 @@ enum wire_update_kind { WIRE_UPDATE_DELTA = 1, WIRE_UPDATE_SNAPSHOT = 2 };
 /* Announces a payload whose Chunks follow in order. */
 struct wire_update {
 	enum wire_update_kind kind;
-	uint64_t sequence;	/* >= 1 */
+	uint64_t sequence;      /* >= 1 */
 	uint64_t base_sequence; /* delta: the replica it applies to, < sequence; snapshot: 0 */
 	uint64_t round;
-	uint32_t degree;	/* the author's, for w = 1/(1 + max) */
-	uint64_t payload_bytes; /* 1..WIRE_PAYLOAD_MAX; what a receiver accepts is far less */
+	uint32_t degree;                      /* the author's, for w = 1/(1 + max) */
+	uint64_t payload_bytes;               /* 1..WIRE_PAYLOAD_MAX; what a receiver accepts is far less */
 	uint8_t payload_hash[WIRE_HASH_SIZE]; /* hash_bytes(WIRE_PAYLOAD_PURPOSE, payload) */
-	uint64_t have_sequence; /* as in Hello: acknowledgements that ride along */
+	uint64_t have_sequence;               /* as in Hello: acknowledgements that ride along */
 	uint64_t word_applied;
 	float train_loss; /* nats per token; NaN where not known (every non-finite value arrives as NaN) */
 	bool finished;
@@ -92,10 +96,10 @@ struct wire_ping { /* and Pong: `nonce` comes back, the time is the answering si
 
 enum wire_goodbye_reason {
 	WIRE_GOODBYE_SHUTDOWN = 1,
-	WIRE_GOODBYE_REHANDSHAKE = 2,	/* keys are old: a new session follows */
-	WIRE_GOODBYE_DUPLICATE = 3,	/* another session with this peer survives */
-	WIRE_GOODBYE_INCOMPATIBLE = 4,	/* base model, run or adapter differ; `text` names both */
-	WIRE_GOODBYE_REMOVED = 5,	/* no longer pinned here */
+	WIRE_GOODBYE_REHANDSHAKE = 2,  /* keys are old: a new session follows */
+	WIRE_GOODBYE_DUPLICATE = 3,    /* another session with this peer survives */
+	WIRE_GOODBYE_INCOMPATIBLE = 4, /* base model, run or adapter differ; `text` names both */
+	WIRE_GOODBYE_REMOVED = 5,      /* no longer pinned here */
 	WIRE_GOODBYE_OVERLOADED = 6,
 };
 
@@ -135,7 +139,7 @@ const char *wire_kind_name(enum wire_kind kind);
 void wire_text(char *out, size_t capacity, const char *in);
 /* Appends the encoded message to `out`. A message that breaks a limit is SAKIORI_EINVAL and appends nothing. */
 int wire_encode(const struct wire_message *message, struct writer *out, struct fault *f);
-/* Allocates at most 256 KiB whatever the bytes say. Unknown fields are skipped; an unknown message kind is
+/* Allocates at most WIRE_DECODE_BUDGET whatever the bytes say. Unknown fields are skipped; an unknown message kind is
  * SAKIORI_EUNSUPPORTED, anything else wrong SAKIORI_EFORMAT. On success free with wire_message_free; on failure there
  * is nothing to free. */
 int wire_decode(const uint8_t *bytes, size_t n, struct wire_message *out, struct fault *f);
