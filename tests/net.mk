@@ -1,1 +1,21 @@
-# tests of net
+if HAVE_CHECK
+if DAEMON
+NET_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+NET_TEST_LIBS = $(NET_LIBS) $(CHECK_LIBS) -lm
+
+check_PROGRAMS += tests/check_noise
+tests_check_noise_SOURCES = tests/check_noise.c
+tests_check_noise_CPPFLAGS = $(NET_TEST_CPPFLAGS)
+tests_check_noise_LDADD = $(NET_TEST_LIBS)
+
+check_PROGRAMS += tests/check_identity
+tests_check_identity_SOURCES = tests/check_identity.c
+tests_check_identity_CPPFLAGS = $(NET_TEST_CPPFLAGS)
+tests_check_identity_LDADD = $(NET_TEST_LIBS)
+endif
+endif
+EXTRA_DIST += \
+	tests/golden/make_noise_vectors.py \
+	tests/golden/noise_cacophony.txt \
+	tests/golden/noise_python.txt \
+	# end
