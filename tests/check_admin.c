@@ -33,8 +33,8 @@ static void fake_status(void *self, struct admin_status *out)
 	out->state = site.state;
 	out->round = site.round;
 	out->peers_up = site.peers_up;
-	out->train_loss = 2.5;
-	out->eval_loss_after = NAN;
+	static const struct site_record last = {.round = 3, .loss = 2.5, .eval_loss_mixed = NAN};
+	out->last = &last;
 }
 
 static size_t fake_peers(void *self, struct admin_peer *out, size_t max)
@@ -51,12 +51,12 @@ static size_t fake_peers(void *self, struct admin_peer *out, size_t max)
 	return 2;
 }
 
-static size_t fake_rounds(void *self, uint64_t after, struct store_round *out, size_t max)
+static size_t fake_rounds(void *self, uint64_t after, struct site_record *out, size_t max)
 {
 	(void)self;
 	size_t n = 0;
 	for (uint64_t r = after + 1; r <= site.round && n < max; r++)
-		out[n++] = (struct store_round){.round = r, .train_loss = 1.0 / (double)r, .eval_before = NAN};
+		out[n++] = (struct site_record){.round = r, .loss = 1.0 / (double)r, .eval_loss_trained = NAN};
 	return n;
 }
 
@@ -173,8 +173,9 @@ START_TEST(status_and_peers_have_stable_keys_and_null_for_the_unknown)
 	json_t *status = json_object_get(parameters(reply), "status");
 	ck_assert_int_eq(json_integer_value(json_object_get(status, "round")), 3);
 	ck_assert_str_eq(json_string_value(json_object_get(status, "site")), "bremen");
-	ck_assert(json_is_null(json_object_get(status, "eval_loss_after_mixing")));
-	ck_assert_double_eq(json_real_value(json_object_get(status, "train_loss")), 2.5);
+	json_t *last = json_object_get(status, "last");
+	ck_assert(json_is_null(json_object_get(last, "eval_loss")));
+	ck_assert_double_eq(json_real_value(json_object_get(last, "loss")), 2.5);
 	json_decref(reply);
 	ck_assert_int_eq(call(s, "{\"method\":\"org.sakiori.Admin.Peers\",\"parameters\":{}}"), 0);
 	reply = take_reply();

@@ -116,14 +116,53 @@ static bool take_integer(struct admin_session *s, const struct call *call, const
 	return true;
 }
 
+static json_t *peer_object(const struct admin_peer *p)
+{
+	json_t *o = json_object();
+	json_object_set_new(o, "name", text_or_empty(p->name));
+	json_object_set_new(o, "id", text_or_empty(p->id));
+	json_object_set_new(o, "state", text_or_empty(p->state));
+	json_object_set_new(o, "address", text_or_empty(p->address));
+	json_object_set_new(o, "trouble", text_or_empty(p->trouble));
+	json_object_set_new(o, "cure", text_or_empty(p->cure));
+	json_object_set_new(o, "round", integer(p->round));
+	json_object_set_new(o, "staleness_rounds", integer(p->staleness));
+	json_object_set_new(o, "finished", json_boolean(p->finished));
+	json_object_set_new(o, "bytes_sent", integer(p->bytes_sent));
+	json_object_set_new(o, "bytes_received", integer(p->bytes_received));
+	json_object_set_new(o, "rtt_seconds", number_or_null(p->rtt_seconds));
+	json_object_set_new(o, "last_seen", number_or_null(p->last_seen));
+	return o;
+}
+
+static json_t *round_object(const struct site_record *r)
+{
+	json_t *o = json_object();
+	json_object_set_new(o, "round", integer(r->round));
+	json_object_set_new(o, "step", integer(r->step));
+	json_object_set_new(o, "tokens", integer(r->tokens));
+	json_object_set_new(o, "loss", number_or_null(r->loss));
+	json_object_set_new(o, "grad_norm", number_or_null(r->grad_norm));
+	json_object_set_new(o, "lr", number_or_null(r->lr));
+	json_object_set_new(o, "train_seconds", number_or_null(r->train_seconds));
+	json_object_set_new(o, "gather_seconds", number_or_null(r->gather_seconds));
+	json_object_set_new(o, "eval_loss_before", number_or_null(r->eval_loss_trained));
+	json_object_set_new(o, "eval_loss", number_or_null(r->eval_loss_mixed));
+	json_object_set_new(o, "accuracy_before", number_or_null(r->eval_accuracy_trained));
+	json_object_set_new(o, "accuracy", number_or_null(r->eval_accuracy_mixed));
+	json_object_set_new(o, "displacement", number_or_null(r->displacement));
+	json_object_set_new(o, "consensus_distance", number_or_null(r->consensus_distance));
+	json_object_set_new(o, "neighbours_fresh", integer(r->neighbours_fresh));
+	json_object_set_new(o, "words", integer(r->words));
+	json_object_set_new(o, "bytes_sent", integer(r->bytes_sent));
+	json_object_set_new(o, "bytes_received", integer(r->bytes_received));
+	json_object_set_new(o, "ended", json_real((double)r->unix_ms / 1e3));
+	return o;
+}
+
 static json_t *status_object(const struct admin *a)
 {
-	struct admin_status st = {.train_loss = NAN,
-		.eval_loss_before = NAN,
-		.eval_loss_after = NAN,
-		.eval_accuracy = NAN,
-		.tokens_per_second = NAN,
-		.consensus_distance = NAN};
+	struct admin_status st = {.tokens_per_second = NAN};
 	a->backend.status(a->backend.self, &st);
 	json_t *o = json_object();
 	json_object_set_new(o, "schema", json_integer(1));
@@ -147,51 +186,10 @@ static json_t *status_object(const struct admin *a)
 	json_object_set_new(o, "peers_up", integer(st.peers_up));
 	json_object_set_new(o, "peers", integer(st.peers));
 	json_object_set_new(o, "uptime_seconds", json_real(st.uptime_seconds));
-	json_object_set_new(o, "train_loss", number_or_null(st.train_loss));
-	json_object_set_new(o, "eval_loss_before_mixing", number_or_null(st.eval_loss_before));
-	json_object_set_new(o, "eval_loss_after_mixing", number_or_null(st.eval_loss_after));
-	json_object_set_new(o, "eval_accuracy", number_or_null(st.eval_accuracy));
 	json_object_set_new(o, "tokens_per_second", number_or_null(st.tokens_per_second));
-	json_object_set_new(o, "consensus_distance_ratio", number_or_null(st.consensus_distance));
-	return o;
-}
-
-static json_t *peer_object(const struct admin_peer *p)
-{
-	json_t *o = json_object();
-	json_object_set_new(o, "name", text_or_empty(p->name));
-	json_object_set_new(o, "id", text_or_empty(p->id));
-	json_object_set_new(o, "state", text_or_empty(p->state));
-	json_object_set_new(o, "address", text_or_empty(p->address));
-	json_object_set_new(o, "trouble", text_or_empty(p->trouble));
-	json_object_set_new(o, "cure", text_or_empty(p->cure));
-	json_object_set_new(o, "round", integer(p->round));
-	json_object_set_new(o, "staleness_rounds", integer(p->staleness));
-	json_object_set_new(o, "finished", json_boolean(p->finished));
-	json_object_set_new(o, "bytes_sent", integer(p->bytes_sent));
-	json_object_set_new(o, "bytes_received", integer(p->bytes_received));
-	json_object_set_new(o, "rtt_seconds", number_or_null(p->rtt_seconds));
-	json_object_set_new(o, "last_seen", number_or_null(p->last_seen));
-	return o;
-}
-
-static json_t *round_object(const struct store_round *r)
-{
-	json_t *o = json_object();
-	json_object_set_new(o, "round", integer(r->round));
-	json_object_set_new(o, "sequence", integer(r->sequence));
-	json_object_set_new(o, "started", number_or_null(r->started));
-	json_object_set_new(o, "ended", number_or_null(r->ended));
-	json_object_set_new(o, "train_loss", number_or_null(r->train_loss));
-	json_object_set_new(o, "eval_loss_before_mixing", number_or_null(r->eval_before));
-	json_object_set_new(o, "eval_loss_after_mixing", number_or_null(r->eval_after));
-	json_object_set_new(o, "eval_accuracy", number_or_null(r->accuracy));
-	json_object_set_new(o, "consensus_distance_ratio", number_or_null(r->consensus));
-	json_object_set_new(o, "tokens", integer(r->tokens));
-	json_object_set_new(o, "bytes_sent", integer(r->bytes_sent));
-	json_object_set_new(o, "bytes_received", integer(r->bytes_received));
-	json_object_set_new(o, "fresh", integer(r->fresh));
-	json_object_set_new(o, "awaited", integer(r->awaited));
+	json_object_set_new(o, "bytes_sent", integer(st.bytes_sent));
+	json_object_set_new(o, "bytes_received", integer(st.bytes_received));
+	json_object_set_new(o, "last", st.last != NULL ? round_object(st.last) : json_null());
 	return o;
 }
 
@@ -216,7 +214,7 @@ static void on_peers(struct admin_session *s, const struct call *call)
 /* The rounds after s->after, to a follower; nothing where there is none. true when there may be more. */
 static bool send_rounds(struct admin_session *s)
 {
-	struct store_round rounds[BATCH];
+	struct site_record rounds[BATCH];
 	size_t n = s->admin->backend.rounds(s->admin->backend.self, s->after, rounds, BATCH);
 	if (n == 0)
 		return false;
@@ -233,7 +231,7 @@ static void on_rounds(struct admin_session *s, const struct call *call)
 	uint64_t count;
 	if (!take_integer(s, call, "count", 0, ADMIN_ROUNDS_MAX, 20, &count))
 		return;
-	struct store_round *all = must_calloc(ADMIN_ROUNDS_MAX, sizeof *all);
+	struct site_record *all = must_calloc(ADMIN_ROUNDS_MAX, sizeof *all);
 	size_t n = s->admin->backend.rounds(s->admin->backend.self, 0, all, ADMIN_ROUNDS_MAX);
 	size_t first = count < n ? n - (size_t)count : 0;
 	json_t *list = json_array();

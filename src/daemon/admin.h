@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "daemon/log_ring.h"
-#include "daemon/store.h"
+#include "site/site.h"
 
 /* A longer request ends the connection. */
 #define ADMIN_REQUEST_MAX 65536
@@ -34,8 +34,9 @@ struct admin_status {
 	uint64_t round, rounds, step, tokens;
 	unsigned peers_up, peers;
 	double uptime_seconds;
-	double train_loss, eval_loss_before, eval_loss_after, eval_accuracy;
-	double tokens_per_second, consensus_distance;
+	double tokens_per_second;
+	uint64_t bytes_sent, bytes_received;
+	const struct site_record *last; /* the last complete round; NULL before the first */
 };
 
 struct admin_peer {
@@ -57,7 +58,7 @@ struct admin_backend {
 	void (*status)(void *self, struct admin_status *out);
 	size_t (*peers)(void *self, struct admin_peer *out, size_t max);
 	/* Rounds with a number above `after`, oldest first; at most ADMIN_ROUNDS_MAX exist. */
-	size_t (*rounds)(void *self, uint64_t after, struct store_round *out, size_t max);
+	size_t (*rounds)(void *self, uint64_t after, struct site_record *out, size_t max);
 	int (*pause)(void *self, struct fault *f);
 	int (*resume)(void *self, struct fault *f);
 	int (*drain)(void *self, struct fault *f);

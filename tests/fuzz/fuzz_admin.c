@@ -27,12 +27,12 @@ static size_t peers(void *self, struct admin_peer *out, size_t max)
 	return 1;
 }
 
-static size_t rounds(void *self, uint64_t after, struct store_round *out, size_t max)
+static size_t rounds(void *self, uint64_t after, struct site_record *out, size_t max)
 {
 	(void)self;
 	size_t n = 0;
 	for (uint64_t r = after + 1; r <= round_now && n < max; r++)
-		out[n++] = (struct store_round){.round = r};
+		out[n++] = (struct site_record){.round = r};
 	return n;
 }
 
