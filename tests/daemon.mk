@@ -16,6 +16,11 @@ check_PROGRAMS += tests/check_admin
 tests_check_admin_SOURCES = tests/check_admin.c
 tests_check_admin_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
 tests_check_admin_LDADD = libdaemon.a $(JANSSON_LIBS) $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/check_worker
+tests_check_worker_SOURCES = tests/check_worker.c
+tests_check_worker_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_worker_LDADD = libdaemon.a $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
 endif
 endif
 

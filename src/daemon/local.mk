@@ -6,6 +6,9 @@ libdaemon_a_SOURCES = \
 	%D%/log_ring.h %D%/log_ring.c \
 	%D%/admin.h %D%/admin.c %D%/admin_interface.c \
 	%D%/admin_socket.h %D%/admin_socket.c \
+	%D%/lane.h %D%/lane.c \
+	%D%/worker.h %D%/worker.c \
+	%D%/engine.h %D%/engine.c \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
 endif

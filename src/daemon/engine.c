@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A training job is: adapter, moments and step number into the trainer, the local steps, and both out again, only when
+ * all steps were done. So a job that was cancelled or failed has changed nothing that is durable. */
+#include "daemon/engine.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+
+struct engine {
+	struct trainer_config config;
+	char *model, *train, *eval, *device; /* what config points at */
+	_Atomic(struct trainer *) trainer;
+	atomic_bool cancelled; /* for a job that has not reached the trainer yet */
+	float *vector;         /* (layout size,) whole adapter, the trainer thread's */
+	struct worker_progress *progress;
+};
+
+static void on_progress(void *self, const char *what, size_t done, size_t total)
+{
+	(void)what;
+	struct engine *e = self;
+	atomic_store(&e->progress->load_total, total);
+	atomic_store(&e->progress->load_done, done);
+}
+
+static int engine_open(void *self, struct worker_progress *progress, struct fault *f)
+{
+	struct engine *e = self;
+	struct trainer *t;
+	e->progress = progress;
+	int rc = trainer_open(&e->config, &t, f);
+	if (rc != 0)
+		return rc;
+	const struct lora_layout *layout = trainer_layout(t);
+	if (lora_shared_size(layout) != layout->size) {
+		trainer_close(t);
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"this adapter shares only a part of itself, which sites cannot do yet");
+	}
+	e->vector = must_alloc(layout->size * sizeof(float));
+	atomic_store(&e->trainer, t);
+	return 0;
+}
+
+static int set_adapter(struct engine *e, struct trainer *t, const float *x, struct fault *f)
+{
+	lora_adopt(trainer_layout(t), x, e->vector);
+	return trainer_set_adapter(t, e->vector, f);
+}
+
+/* The local steps; sums into *out. */
+static int train_steps(struct engine *e, struct trainer *t, const struct site_training *job,
+	struct worker_progress *progress, struct site_trained *out, struct fault *f)
+{
+	double loss = 0;
+	for (uint32_t i = 0; i < job->steps; i++) {
+		struct step_stats stats;
+		if (atomic_load(&e->cancelled))
+			return SAKIORI_ECANCELLED;
+		int rc = trainer_step(t, &stats, f);
+		if (rc != 0)
+			return rc;
+		loss += stats.loss;
+		out->steps++;
+		out->tokens += stats.tokens;
+		out->grad_norm = stats.grad_norm;
+		out->lr = stats.lr;
+		out->seconds += stats.seconds;
+		atomic_fetch_add(&progress->steps, 1);
+		atomic_fetch_add(&progress->tokens, stats.tokens);
+		atomic_store(&progress->loss, stats.loss);
+		atomic_store(&progress->grad_norm, stats.grad_norm);
+		atomic_store(&progress->lr, stats.lr);
+		atomic_store(
+			&progress->tokens_per_second, stats.seconds > 0 ? (double)stats.tokens / stats.seconds : NAN);
+	}
+	out->loss = loss / job->steps;
+	return 0;
+}
+
+static int take_results(struct engine *e, struct trainer *t, const struct site_training *job, struct fault *f)
+{
+	int rc = trainer_get_adapter(t, e->vector, f);
+	if (rc == 0)
+		rc = trainer_get_moments(t, job->m, job->v, f);
+	if (rc == 0)
+		lora_share(trainer_layout(t), e->vector, job->x);
+	return rc;
+}
+
+static void engine_train(
+	void *self, const struct site_training *job, struct worker_progress *progress, struct site_trained *out)
+{
+	struct engine *e = self;
+	struct trainer *t = atomic_load(&e->trainer);
+	struct fault f = {0};
+	*out = (struct site_trained){0};
+	int rc = set_adapter(e, t, job->x, &f);
+	if (rc == 0)
+		rc = trainer_set_moments(t, job->m, job->v, &f);
+	if (rc == 0) {
+		trainer_set_step_number(t, job->step);
+		rc = train_steps(e, t, job, progress, out, &f);
+	}
+	if (rc == 0)
+		rc = take_results(e, t, job, &f);
+	out->error = rc;
+	snprintf(out->text, sizeof out->text, "%.*s", (int)sizeof out->text - 1, f.text);
+}
+
+static void engine_evaluate(void *self, const float *x, struct site_evaluated *out)
+{
+	struct engine *e = self;
+	struct trainer *t = atomic_load(&e->trainer);
+	struct eval_stats stats = {0};
+	*out = (struct site_evaluated){.loss = NAN, .accuracy = NAN};
+	out->error = atomic_load(&e->cancelled) ? SAKIORI_ECANCELLED : set_adapter(e, t, x, NULL);
+	if (out->error == 0)
+		out->error = trainer_evaluate(t, &stats, NULL);
+	if (out->error != 0)
+		return;
+	out->loss = stats.loss;
+	out->accuracy = stats.accuracy;
+	out->tokens = stats.tokens;
+}
+
+static void engine_cancel(void *self)
+{
+	struct engine *e = self;
+	atomic_store(&e->cancelled, true);
+	struct trainer *t = atomic_load(&e->trainer);
+	if (t != NULL)
+		trainer_cancel(t);
+}
+
+static void engine_close(void *self)
+{
+	struct engine *e = self;
+	trainer_close(atomic_load(&e->trainer));
+	e->trainer = NULL;
+	free(e->vector);
+	e->vector = NULL;
+}
+
+static int read_words(struct trainer_config *t, const struct config *c, struct fault *f)
+{
+	static const char *const schedules[] = {"constant", "linear", "cosine"};
+	int schedule = -1;
+	for (int i = 0; i < 3; i++)
+		if (strcmp(c->optimizer.schedule, schedules[i]) == 0)
+			schedule = i;
+	if (schedule < 0)
+		return fault_set(f, SAKIORI_ECONFIG, "optimizer.schedule: unknown word %s", c->optimizer.schedule);
+	t->schedule = (enum schedule)schedule;
+	t->base_dtype = strcmp(c->model.base_dtype, "f32") == 0 ? TRAINER_F32 : TRAINER_BF16;
+	t->overlong = strcmp(c->data.over_long, "refuse") == 0 ? TRAINER_REFUSE : TRAINER_TRUNCATE;
+	return lora_targets_parse(c->adapter.targets, &t->targets, f);
+}
+
+int engine_new(struct engine **out, const struct config *c, struct fault *f)
+{
+	*out = NULL;
+	struct engine *e = must_calloc(1, sizeof *e);
+	struct trainer_config *t = &e->config;
+	trainer_config_default(t);
+	int rc = read_words(t, c, f);
+	if (rc != 0) {
+		free(e);
+		return rc;
+	}
+	t->model = e->model = must_strdup(c->model.path);
+	t->data = e->train = must_strdup(c->data.train);
+	e->eval = must_strdup(c->data.eval);
+	t->eval = e->eval[0] != '\0' ? e->eval : NULL;
+	t->device = e->device = must_strdup(c->model.device);
+	t->eval_rows = (size_t)c->data.eval_rows;
+	t->batch_rows = (size_t)c->data.batch_rows;
+	t->max_seq = (size_t)c->data.max_seq;
+	t->micro_tokens = (size_t)c->data.micro_tokens;
+	t->rank = (size_t)c->adapter.rank;
+	t->alpha = (float)c->adapter.alpha;
+	t->lr = c->optimizer.lr;
+	t->warmup = (uint64_t)c->optimizer.warmup_steps;
+	t->total_steps = (uint64_t)c->run.rounds * (uint64_t)c->run.local_steps;
+	t->weight_decay = c->optimizer.weight_decay;
+	t->clip = c->optimizer.clip;
+	t->seed = (uint64_t)c->run.seed;
+	t->threads = (unsigned)c->model.threads;
+	t->shuffle = true;
+	t->progress = on_progress;
+	t->progress_self = e;
+	*out = e;
+	return 0;
+}
+
+void engine_free(struct engine *e)
+{
+	if (e == NULL)
+		return;
+	free(e->model);
+	free(e->train);
+	free(e->eval);
+	free(e->device);
+	free(e);
+}
+
+struct worker_engine engine_functions(struct engine *e)
+{
+	return (struct worker_engine){.self = e,
+		.open = engine_open,
+		.train = engine_train,
+		.evaluate = engine_evaluate,
+		.cancel = engine_cancel,
+		.close = engine_close};
+}
+
+const struct lora_layout *engine_layout(const struct engine *e)
+{
+	return trainer_layout(atomic_load(&e->trainer));
+}
+
+void engine_fingerprint(const struct engine *e, uint8_t out[static HASH_SIZE])
+{
+	trainer_fingerprint(atomic_load(&e->trainer), out);
+}
+
+uint64_t engine_rows(const struct engine *e)
+{
+	return trainer_rows(atomic_load(&e->trainer));
+}
+
+uint64_t engine_eval_rows(const struct engine *e)
+{
+	return trainer_eval_rows(atomic_load(&e->trainer));
+}
+
+uint64_t engine_truncated_rows(const struct engine *e)
+{
+	return trainer_truncated_rows(atomic_load(&e->trainer));
+}
+
+size_t engine_memory_bytes(const struct engine *e)
+{
+	return trainer_memory_bytes(atomic_load(&e->trainer));
+}

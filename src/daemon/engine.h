@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's engine over train/trainer: what a site calls training and evaluating, in the trainer's words.
+ * engine_new and engine_free: loop thread, while no worker runs. The questions: loop thread, after on_opened said 0. */
+#pragma once
+#include "config/config.h"
+#include "daemon/worker.h"
+#include "train/trainer.h"
+
+struct engine;
+
+/* Copies what it needs of the configuration. Words of it that the trainer does not know are SAKIORI_ECONFIG. */
+int engine_new(struct engine **out, const struct config *config, struct fault *f);
+void engine_free(struct engine *e);
+/* For worker_start; `e` must outlive the worker. */
+struct worker_engine engine_functions(struct engine *e);
+
+const struct lora_layout *engine_layout(const struct engine *e);
+void engine_fingerprint(const struct engine *e, uint8_t out[static HASH_SIZE]);
+uint64_t engine_rows(const struct engine *e);
+uint64_t engine_eval_rows(const struct engine *e);
+uint64_t engine_truncated_rows(const struct engine *e);
+size_t engine_memory_bytes(const struct engine *e);
