@@ -7,4 +7,34 @@ check_PROGRAMS += tests/ops/check_quantize
 tests_ops_check_quantize_SOURCES = tests/ops/check_quantize.c $(compute_fixture)
 tests_ops_check_quantize_CPPFLAGS = $(compute_test_cppflags)
 tests_ops_check_quantize_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_linear
+tests_ops_check_linear_SOURCES = tests/ops/check_linear.c $(compute_fixture)
+tests_ops_check_linear_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_linear_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_attention
+tests_ops_check_attention_SOURCES = tests/ops/check_attention.c $(compute_fixture)
+tests_ops_check_attention_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_attention_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_weight
+tests_ops_check_weight_SOURCES = tests/ops/check_weight.c $(compute_fixture)
+tests_ops_check_weight_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_weight_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_block
+tests_ops_check_block_SOURCES = tests/ops/check_block.c $(compute_fixture)
+tests_ops_check_block_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_block_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_loss
+tests_ops_check_loss_SOURCES = tests/ops/check_loss.c $(compute_fixture)
+tests_ops_check_loss_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_loss_LDADD = $(compute_test_ldadd)
+
+check_PROGRAMS += tests/ops/check_vector
+tests_ops_check_vector_SOURCES = tests/ops/check_vector.c $(compute_fixture)
+tests_ops_check_vector_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_vector_LDADD = $(compute_test_ldadd)
 endif

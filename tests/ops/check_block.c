@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Norm, rotary embedding and activation. */
+#include "ops/fixture.h"
+
+struct problem {
+	size_t n, c;
+	double *x, *delta, *dy;
+	const float *weight;
+};
+
+static const double EPSILON = 0x1p-10;
+
+static void naive_norm(const struct problem *p, double *y)
+{
+	for (size_t t = 0; t < p->n; t++) {
+		double squares = 0;
+		for (size_t i = 0; i < p->c; i++)
+			squares += p->x[t * p->c + i] * p->x[t * p->c + i];
+		for (size_t i = 0; i < p->c; i++)
+			y[t * p->c + i] = p->x[t * p->c + i] / sqrt(squares / (double)p->c + EPSILON) * (double)p->weight[i];
+	}
+}
+
+static double norm_loss(void *self)
+{
+	const struct problem *p = self;
+	double *y = fixture_doubles(p->n * p->c), sum = 0;
+	naive_norm(p, y);
+	for (size_t i = 0; i < p->n * p->c; i++)
+		sum += y[i] * p->dy[i];
+	free(y);
+	return sum;
+}
+
+static void near_act(struct device *d, const void *act, const double *expected, size_t n, const char *what)
+{
+	double *found = fixture_read(d, act, n);
+	fixture_near(found, expected, n, fixture_limit(d), what);
+	free(found);
+}
+
+START_TEST(norms_match_finite_differences_and_add_the_residual)
+{
+	static const size_t shapes[][2] = {{1, 1}, {5, 33}, {40, 64}};
+	for (int k = 0; k < 3; k++) {
+		struct device *d = fixture_open(fixture_types[_i], 0);
+		size_t n = shapes[k][0], c = shapes[k][1], size = n * c;
+		float *weight = fixture_values(1, c), *inverse = must_calloc(n, sizeof *inverse);
+		struct problem p = {.n = n, .c = c, .weight = weight, .x = fixture_doubles(size), .delta = fixture_doubles(size),
+			.dy = fixture_doubles(size)};
+		void *x = fixture_act(d, 2, size, p.x), *delta = fixture_act(d, 3, size, p.delta), *dy = fixture_act(d, 4, size, p.dy);
+		void *sum = d->ops->alloc(d, size * d->act_size), *y = d->ops->alloc(d, size * d->act_size);
+		double *expected = fixture_doubles(size), *before = fixture_doubles(size);
+		naive_norm(&p, expected);
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, NULL, NULL, weight, (float)EPSILON, y, NULL);
+		near_act(d, y, expected, size, "y alone");
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, sum, weight, (float)EPSILON, y, inverse);
+		for (size_t i = 0; i < size; i++)
+			p.x[i] += p.delta[i];
+		near_act(d, sum, p.x, size, "sum");
+		/* the backward differentiates at the sum as it was stored */
+		double *stored = fixture_read(d, sum, size);
+		memcpy(p.x, stored, size * sizeof *stored);
+		free(stored);
+		naive_norm(&p, expected);
+		near_act(d, y, expected, size, "y");
+		void *dx = fixture_act(d, 5, size, before);
+		d->ops->norm_backward(d, NORM_RMS, n, c, dy, sum, weight, inverse, dx);
+		fixture_differences(norm_loss, &p, p.x, size, expected);
+		for (size_t i = 0; i < size; i++)
+			expected[i] += before[i];
+		near_act(d, dx, expected, size, "dx");
+		/* in place, and copying when there is no delta */
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, x, weight, (float)EPSILON, y, inverse);
+		near_act(d, x, p.x, size, "sum in place");
+		d->ops->norm_forward(d, NORM_RMS, n, c, sum, NULL, dx, weight, (float)EPSILON, y, inverse);
+		near_act(d, dx, p.x, size, "sum copied");
+		void *device[] = {x, delta, dy, sum, y, dx};
+		for (int i = 0; i < 6; i++)
+			d->ops->release(d, device[i]);
+		double *host[] = {p.x, p.delta, p.dy, expected, before};
+		for (int i = 0; i < 5; i++)
+			free(host[i]);
+		free(weight);
+		free(inverse);
+		fixture_close(d);
+	}
+}
+END_TEST
+
+START_TEST(turning_back_undoes_turning_and_keeps_the_rest)
+{
+	enum { N = 7, HEADS = 3, DIM = 10, HALF = 3, STRIDE = 32, POSITIONS = 50 };
+	const uint32_t positions[N] = {0, 1, 2, 0, 49, 5, 6};
+	float cosine[POSITIONS * HALF], sine[POSITIONS * HALF];
+	for (int i = 0; i < POSITIONS * HALF; i++) {
+		double angle = (double)(i / HALF) / pow(100, (double)(i % HALF) / HALF);
+		cosine[i] = (float)cos(angle);
+		sine[i] = (float)sin(angle);
+	}
+	struct device *d = fixture_open(fixture_types[_i], 0);
+	struct rope r = {.cosine = cosine, .sine = sine, .half = HALF, .head_dim = DIM};
+	double x[N * STRIDE], expected[N * STRIDE];
+	void *act = fixture_act(d, 1, N * STRIDE, x);
+	memcpy(expected, x, sizeof x);
+	for (size_t t = 0; t < N; t++)
+		for (size_t head = 0; head < HEADS; head++)
+			for (size_t i = 0; i < HALF; i++) {
+				size_t at = t * STRIDE + head * DIM + i;
+				double co = (double)cosine[positions[t] * HALF + i], si = (double)sine[positions[t] * HALF + i];
+				expected[at] = x[at] * co - x[at + HALF] * si;
+				expected[at + HALF] = x[at + HALF] * co + x[at] * si;
+			}
+	d->ops->rope_forward(d, &r, N, positions, act, HEADS, STRIDE);
+	near_act(d, act, expected, N * STRIDE, "turned");
+	/* a rotation's transpose is its inverse: that is the backward of the forward */
+	d->ops->rope_backward(d, &r, N, positions, act, HEADS, STRIDE);
+	near_act(d, act, x, N * STRIDE, "turned back");
+	d->ops->release(d, act);
+	fixture_close(d);
+}
+END_TEST
+
+struct gated {
+	size_t n;
+	double *gate, *up, *dh;
+};
+
+static double gated_loss(void *self)
+{
+	const struct gated *p = self;
+	double sum = 0;
+	for (size_t i = 0; i < p->n; i++)
+		sum += p->gate[i] / (1 + exp(-p->gate[i])) * p->up[i] * p->dh[i];
+	return sum;
+}
+
+START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
+{
+	enum { N = 331 };
+	struct device *d = fixture_open(fixture_types[_i], 0);
+	struct gated p = {.n = N, .gate = fixture_doubles(N), .up = fixture_doubles(N), .dh = fixture_doubles(N)};
+	for (int i = 0; i < N; i++)
+		p.gate[i] = (i - N / 2) * 0.0625;
+	p.gate[0] = -1000;
+	p.gate[N - 1] = 1000;
+	void *gate = fixture_act_from(d, p.gate, N), *up = fixture_act(d, 2, N, p.up), *dh = fixture_act(d, 3, N, p.dh);
+	void *h = d->ops->alloc(d, N * d->act_size), *again = d->ops->alloc(d, N * d->act_size);
+	double *read = fixture_read(d, gate, N), expected[N];
+	memcpy(p.gate, read, N * sizeof *read);
+	free(read);
+	for (int i = 0; i < N; i++)
+		expected[i] = p.gate[i] / (1 + exp(-p.gate[i])) * p.up[i];
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, N, gate, up, h);
+	near_act(d, h, expected, N, "h");
+	double d_gate[N], d_up[N];
+	fixture_differences(gated_loss, &p, p.gate, N, d_gate);
+	fixture_differences(gated_loss, &p, p.up, N, d_up);
+	void *gate2 = fixture_act_from(d, p.gate, N), *up2 = fixture_act_from(d, p.up, N);
+	d->ops->activation_backward(d, ACTIVATION_SWIGLU, N, dh, gate, up, NULL);
+	near_act(d, gate, d_gate, N, "d_gate");
+	near_act(d, up, d_up, N, "d_up");
+	d->ops->activation_backward(d, ACTIVATION_SWIGLU, N, dh, gate2, up2, dh);
+	near_act(d, gate2, d_gate, N, "d_gate beside h");
+	near_act(d, up2, d_up, N, "d_up beside h");
+	near_act(d, dh, expected, N, "h again");
+	void *device[] = {gate, up, dh, h, again, gate2, up2};
+	for (int i = 0; i < 7; i++)
+		d->ops->release(d, device[i]);
+	double *host[] = {p.gate, p.up, p.dh};
+	for (int i = 0; i < 3; i++)
+		free(host[i]);
+	fixture_close(d);
+}
+END_TEST
+
+START_TEST(kinds_that_are_not_there_yet_are_refused)
+{
+	double zero[8] = {0};
+	float weight[2] = {1, 1}, inverse[2];
+	struct device *d = fixture_open(fixture_types[_i], 0);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, zero, zero, zero);
+	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
+	device_close(d);
+	d = fixture_open(fixture_types[_i], 0);
+	d->ops->norm_forward(d, (enum norm_kind)9, 1, 2, zero, NULL, NULL, weight, 1, zero, inverse);
+	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
+	device_close(d);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		norms_match_finite_differences_and_add_the_residual,
+		turning_back_undoes_turning_and_keeps_the_rest,
+		swiglu_matches_finite_differences_for_small_and_huge_gates,
+		kinds_that_are_not_there_yet_are_refused,
+	};
+	return fixture_run("block", tests, sizeof tests / sizeof *tests, 3);
+}
