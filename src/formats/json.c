@@ -45,6 +45,9 @@ int json_parse(const char *name, size_t first_line, const void *data, size_t siz
 		return rc;
 	json_error_t error;
 	*out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
+	for (char *p = error.text; *out == NULL && *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?'; /* it quotes the input, which must not reach a terminal raw */
 	if (*out == NULL)
 		return fault_set(f, SAKIORI_EFORMAT, "%s:%zu:%d: %s", name,
 			first_line + (error.line > 0 ? (size_t)error.line - 1 : 0), error.column, error.text);

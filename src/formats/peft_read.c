@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Happy path: the config names rank and alpha, the tensors come in pairs of exactly those shapes.
+ * Failure modes: a kind of adapter that this project would apply wrongly (refused by name), halves without their other
+ * half, sizes that do not fit, values that are not finite. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "formats/json.h"
+#include "formats/peft_private.h"
+
+#define CONFIG_LIMIT ((size_t)1 << 20)
+#define RANK_LIMIT 65536
+#define LAYER_LIMIT 1024
+#define NAME_SHOWN 100
+
+/* What peft_free finds behind the public struct. */
+struct loaded {
+	struct peft_adapter public; /* first */
+	float *values;
+	char *base_model;
+	struct safetensors *file; /* keeps the notes alive */
+	struct safetensors_note *notes;
+};
+
+/* null, false, "", [], {} and 0 all say that a feature is off. */
+static bool is_off(const json_t *v)
+{
+	if (v == NULL || json_is_null(v) || json_is_false(v))
+		return true;
+	if (json_is_array(v))
+		return json_array_size(v) == 0;
+	if (json_is_object(v))
+		return json_object_size(v) == 0;
+	return (json_is_string(v) && json_string_length(v) == 0) || (json_is_integer(v) && json_integer_value(v) == 0);
+}
+
+static int refuse_features(const json_t *config, struct fault *f)
+{
+	static const char *const must_be_off[] = {"use_dora", "use_qalora", "lora_bias", "fan_in_fan_out",
+		"modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices",
+		"target_parameters", "alora_invocation_tokens", "megatron_config", "arrow_config"};
+	const char *word;
+	int rc = json_want_text(config, "peft_type", &word, f);
+	if (rc != 0)
+		return rc;
+	if (strcmp(word, "LORA") != 0)
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "\"peft_type\" is not LORA, and no other kind is supported");
+	for (size_t i = 0; i < sizeof must_be_off / sizeof *must_be_off; i++)
+		if (!is_off(json_object_get(config, must_be_off[i])))
+			return fault_set(
+				f, SAKIORI_EUNSUPPORTED, "\"%s\" is set, which is not supported", must_be_off[i]);
+	const json_t *bias = json_object_get(config, "bias");
+	if (!is_off(bias) && (!json_is_string(bias) || strcmp(json_string_value(bias), "none") != 0))
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "\"bias\" is not \"none\"; trained biases are not supported");
+	return 0;
+}
+
+static int parse_config(struct loaded *l, const json_t *config, uint32_t *rank, struct fault *f)
+{
+	if (!json_is_object(config))
+		return fault_set(f, SAKIORI_EFORMAT, "%s, expected an object", json_kind(config));
+	int rc = refuse_features(config, f);
+	int64_t r;
+	if (rc == 0)
+		rc = json_want_integer(config, "r", 1, RANK_LIMIT, &r, f);
+	if (rc == 0)
+		rc = json_want_number(config, "lora_alpha", &l->public.alpha, f);
+	if (rc == 0 && json_is_set(config, "use_rslora"))
+		rc = json_want_boolean(config, "use_rslora", &l->public.rslora, f);
+	const char *base;
+	if (rc == 0 && json_is_set(config, "base_model_name_or_path")) {
+		rc = json_want_text(config, "base_model_name_or_path", &base, f);
+		if (rc == 0)
+			l->public.base_model = l->base_model = must_strdup(base);
+	}
+	if (rc == 0)
+		*rank = (uint32_t)r;
+	return rc;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct peft_matrix *left = a, *right = b;
+	if (left->layer != right->layer)
+		return left->layer < right->layer ? -1 : 1;
+	return (left->target > right->target) - (left->target < right->target);
+}
+
+static int check_half(const struct safetensors_tensor *t, uint32_t rank, char half, struct fault *f)
+{
+	uint64_t ranked = t->shape[half == 'A' ? 0 : 1], other = t->shape[half == 'A' ? 1 : 0];
+	if (t->dimensions != 2 || ranked != rank || other == 0 || other > UINT32_MAX)
+		return fault_set(f, SAKIORI_EFORMAT, "its shape is not %s for rank %" PRIu32,
+			half == 'A' ? "(rank, in)" : "(out, rank)", rank);
+	if (t->type != SAFETENSORS_F32 && t->type != SAFETENSORS_F16 && t->type != SAFETENSORS_BF16)
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "stored as %s; adapters are read in F32, F16 and BF16",
+			safetensors_type_name(t->type));
+	return 0;
+}
+
+/* Reads one half into `out`, widened. */
+static int read_half(const struct safetensors *s, const struct safetensors_tensor *t, float *out, struct fault *f)
+{
+	size_t n = (size_t)(t->bytes / safetensors_type_size(t->type));
+	/* the stored values go to the end of their own widened place, so that widening forwards never overtakes them */
+	uint8_t *stored = (uint8_t *)(out + n) - t->bytes;
+	int rc = safetensors_read(s, t, 0, (size_t)t->bytes, stored, f);
+	bool finite = true;
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		if (t->type != SAFETENSORS_F32) {
+			uint16_t h = (uint16_t)(stored[2 * i] | stored[2 * i + 1] << 8);
+			out[i] = t->type == SAFETENSORS_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+		}
+		finite = finite && isfinite(out[i]);
+	}
+	if (rc == 0 && !finite)
+		rc = fault_set(f, SAKIORI_EFORMAT, "tensor %s has a value that is not a finite number", t->name);
+	return rc;
+}
+
+/* The pairs that the tensor names spell, sorted, without their values. */
+static int list_pairs(struct loaded *l, uint32_t rank, size_t *values, struct fault *f)
+{
+	struct peft_adapter *a = &l->public;
+	size_t n = safetensors_count(l->file);
+	a->matrices = must_calloc(n + 1, sizeof *a->matrices);
+	for (size_t i = 0; i < n; i++) {
+		const struct safetensors_tensor *t = safetensors_at(l->file, i);
+		struct peft_matrix m = {.rank = rank};
+		char half;
+		if (!peft_tensor_parse(t->name, &m.layer, &m.target, &half) || m.layer >= LAYER_LIMIT)
+			return fault_set(f, SAKIORI_EUNSUPPORTED, "tensor %.*s is not a LoRA factor of a Llama block",
+				NAME_SHOWN, t->name);
+		int rc = check_half(t, rank, half, f);
+		if (rc != 0) {
+			fault_wrap(f, "tensor %s", t->name);
+			return rc;
+		}
+		*values += (size_t)(t->bytes / safetensors_type_size(t->type));
+		if (half == 'A')
+			a->matrices[a->count++] = m;
+	}
+	if (a->count == 0)
+		return fault_set(f, SAKIORI_EFORMAT, "no LoRA factors in it");
+	qsort(a->matrices, a->count, sizeof *a->matrices, by_place);
+	return 0;
+}
+
+static int read_tensors(struct loaded *l, uint32_t rank, struct fault *f)
+{
+	struct peft_adapter *a = &l->public;
+	size_t values = 0;
+	int rc = list_pairs(l, rank, &values, f);
+	if (rc != 0)
+		return rc;
+	l->values = malloc(values * sizeof *l->values);
+	if (l->values == NULL)
+		return fault_set(f, SAKIORI_ENOMEM, "no memory for an adapter of %zu values", values);
+	float *at = l->values;
+	for (size_t i = 0; i < a->count; i++) {
+		struct peft_matrix *m = &a->matrices[i];
+		char name[PEFT_NAME_SIZE];
+		peft_tensor_name(m->layer, m->target, 'A', name);
+		const struct safetensors_tensor *ta = safetensors_find(l->file, name);
+		peft_tensor_name(m->layer, m->target, 'B', name);
+		const struct safetensors_tensor *tb = safetensors_find(l->file, name);
+		if (tb == NULL)
+			return fault_set(f, SAKIORI_EFORMAT, "tensor %s is missing", name);
+		m->in = (uint32_t)ta->shape[1];
+		m->out = (uint32_t)tb->shape[0];
+		m->a = at;
+		m->b = at + (size_t)rank * m->in;
+		rc = read_half(l->file, ta, at, f);
+		if (rc == 0)
+			rc = read_half(l->file, tb, at + (size_t)rank * m->in, f);
+		if (rc != 0)
+			return rc;
+		at += (size_t)rank * m->in + (size_t)m->out * rank;
+	}
+	if (at != l->values + values)
+		return fault_set(f, SAKIORI_EFORMAT, "a lora_B without its lora_A");
+	return 0;
+}
+
+static void borrow_notes(struct loaded *l)
+{
+	size_t n = safetensors_note_count(l->file);
+	l->notes = must_calloc(n + 1, sizeof *l->notes);
+	for (size_t i = 0; i < n; i++)
+		l->notes[i] = safetensors_note_at(l->file, i);
+	l->public.notes = l->notes;
+	l->public.note_count = n;
+}
+
+int peft_read(const char *path, struct peft_adapter **out, struct fault *f)
+{
+	*out = NULL;
+	char file[4096];
+	if (snprintf(file, sizeof file, "%s/" PEFT_CONFIG, path) >= (int)sizeof file - 32)
+		return fault_set(f, SAKIORI_EINVAL, "the path is too long: %.60s...", path);
+	json_t *config;
+	int rc = json_parse_file(file, CONFIG_LIMIT, &config, f);
+	if (rc != 0)
+		return rc;
+	struct loaded *l = must_calloc(1, sizeof *l);
+	uint32_t rank = 0;
+	rc = parse_config(l, config, &rank, f);
+	json_decref(config);
+	if (rc != 0) {
+		fault_wrap(f, "%s", file);
+		peft_free(&l->public);
+		return rc;
+	}
+	snprintf(file, sizeof file, "%s/" PEFT_TENSORS, path);
+	rc = safetensors_open(file, &l->file, f);
+	if (rc == 0) {
+		borrow_notes(l);
+		rc = read_tensors(l, rank, f);
+		if (rc != 0)
+			fault_wrap(f, "%s", file);
+	}
+	if (rc != 0) {
+		peft_free(&l->public);
+		return rc;
+	}
+	*out = &l->public;
+	return 0;
+}
+
+void peft_free(struct peft_adapter *a)
+{
+	struct loaded *l = (struct loaded *)(void *)a;
+	if (l == NULL)
+		return;
+	free(l->public.matrices);
+	free(l->values);
+	free(l->base_model);
+	free(l->notes);
+	safetensors_close(l->file);
+	free(l);
+}
