@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "formats/gguf.h"
 
-/* The longest text one call encodes, in bytes: merging needs up to 48 bytes of memory a byte of one word. */
+/* The longest text one call encodes, in bytes: merging takes 36 bytes of memory a byte of its longest word. */
 #define TOKENIZER_MAX_TEXT ((size_t)16 << 20)
 
 /* Borrowed bytes; no NUL after them is promised. */
@@ -38,14 +38,17 @@ struct tokenizer_source {
 	const struct gguf_text *merges; /* "left right", best first */
 	size_t merge_count;
 	int32_t bos, eos, unknown, padding;
-	bool add_bos, add_eos;
+	bool add_bos;
 	struct gguf_text chat_template; /* data NULL: the model has none */
 };
 
 struct tokenizer;
 struct tokenizer_scratch;
 
-/* Refuses, by name, a model or pre-tokenizer it does not know, and merges or ids that point outside the vocabulary.
+/* Bytes that the vocabulary has no token for vanish (SmolLM2 lacks a few control characters): so does Hugging Face, and
+ * with it the data the model was trained on.
+ *
+ * Refuses, by name, a model or pre-tokenizer it does not know, and merges or ids that point outside the vocabulary.
  * On success the caller owns *out. */
 int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source, struct fault *f);
 /* The same from a GGUF file's metadata, which may be closed afterwards. */
