@@ -17,8 +17,8 @@ struct unit {
 };
 
 static const struct unit seconds_units[] = {{"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}, {0}};
-static const struct unit bytes_units[] = {{"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024},
-	{"MiB", 1048576}, {"GiB", 1073741824}, {0}};
+static const struct unit bytes_units[] = {
+	{"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}, {0}};
 
 static bool read_number(const char *text, double *out, const char **rest)
 {
@@ -183,7 +183,8 @@ int cli_parse(int argc, char **argv, const char *synopsis, const struct cli_opti
 		}
 		const struct cli_option *o = &options[c - LONG_OPTION];
 		if (!store(o, optarg))
-			return cli_usage(command, "--%s: expected %s, found '%.60s'", o->name, expected(o->kind), optarg);
+			return cli_usage(
+				command, "--%s: expected %s, found '%.60s'", o->name, expected(o->kind), optarg);
 	}
 	if (argc - optind > most_words)
 		return cli_usage(command, "unexpected word '%.60s'", argv[optind + most_words]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all subcommands share: the table of commands, option parsing, JSON lines, the progress line and how a command fails.
- * Main thread only. */
+/* What all subcommands share: the table of commands, option parsing, JSON lines, the progress line and how a command
+ * fails. Main thread only. */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
@@ -9,9 +9,9 @@
 
 #include "base/err.h"
 
-/* A new command is one line here, one file cmd_NAME.c with `int cmd_NAME(int argc, char **argv)` returning the exit code
- * (argv[0] is the command's name), and one line in local.mk. */
-#define CLI_CORE_COMMANDS(X)
+/* A new command is one line here, one file cmd_NAME.c with `int cmd_NAME(int argc, char **argv)` returning the exit
+ * code (argv[0] is the command's name), and one line in local.mk. */
+#define CLI_CORE_COMMANDS(X) X(tokenize, "show what the model's tokenizer makes of a text")
 
 /* Those that need the daemon's libraries; left out by --disable-daemon. */
 #define CLI_DAEMON_COMMANDS(X)
@@ -48,17 +48,20 @@ struct cli_option {
 	const char *help;     /* one line */
 };
 
-/* Reads the options (anywhere among the words) and moves the remaining words to the front of argv[1]...; *words is their
- * number. Prints the help for --help, and a sentence with the nearest known option for a mistake. Returns CLI_CONTINUE, or the
- * exit code to end with. `synopsis` follows "sakiori COMMAND "; more than most_words words is a mistake. */
+/* Reads the options (anywhere among the words) and moves the remaining words to the front of argv[1]...; *words is
+ * their number. Prints the help for --help, and a sentence with the nearest known option for a mistake. Returns
+ * CLI_CONTINUE, or the exit code to end with. `synopsis` follows "sakiori COMMAND "; more than most_words words is a
+ * mistake. */
 #define CLI_CONTINUE (-1)
-int cli_parse(int argc, char **argv, const char *synopsis, const struct cli_option *options, int most_words, int *words);
+int cli_parse(
+	int argc, char **argv, const char *synopsis, const struct cli_option *options, int most_words, int *words);
 
 /* The same readings for a single argument; false when it is malformed or out of range. */
 bool cli_read_seconds(const char *text, double *out);
 bool cli_read_bytes(const char *text, uint64_t *out);
 
-/* The word of the table nearest to a mistyped one, or NULL when none is near. next(i) gives the i-th word, NULL at the end. */
+/* The word of the table nearest to a mistyped one, or NULL when none is near. next(i) gives the i-th word, NULL at the
+ * end. */
 const char *cli_nearest(const char *word, const char *(*next)(const void *table, size_t i), const void *table);
 
 /* Prints the sentence to stderr and returns the exit code that belongs to it. */
@@ -69,6 +72,7 @@ int cli_usage(const char *command, const char *format, ...) __attribute__((forma
 /* Prints one object as one line on stdout, at once; takes the reference. */
 void cli_print_json(json_t *take_object);
 
-/* Rewrites one line on stderr, where that is a terminal; else nothing. cli_progress_end leaves the last one standing. */
+/* Rewrites one line on stderr, where that is a terminal; else nothing. cli_progress_end leaves the last one standing.
+ */
 void cli_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_progress_end(void);

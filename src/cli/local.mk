@@ -2,6 +2,7 @@ bin_PROGRAMS += sakiori
 sakiori_SOURCES = \
 	%D%/sakiori.c \
 	%D%/cli.h %D%/cli.c \
+	%D%/cmd_tokenize.c \
 	# end
 sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 if DAEMON

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of a dataset -> packed micro-batches, as a pure function of (seed, step): a resumed run needs no state from here.
- * A sampler belongs to one thread. */
+/* Rows of a dataset -> packed micro-batches, as a pure function of (seed, step): a resumed run needs no state from
+ * here. A sampler belongs to one thread. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,7 +24,7 @@ struct batch {
 struct batch_list {
 	const struct batch *batches;
 	size_t count;
-	size_t rows;     /* of all of them */
+	size_t rows; /* of all of them */
 	size_t tokens;
 	size_t labelled; /* what a mean loss over the step divides by */
 };
@@ -32,7 +32,8 @@ struct batch_list {
 struct sampler_options {
 	uint64_t seed;
 	size_t batch_rows;   /* rows an optimizer step */
-	size_t micro_tokens; /* most tokens of a micro-batch; at least the dataset's longest row. 0: a step is one batch */
+	size_t micro_tokens; /* most tokens of a micro-batch; at least the dataset's longest row. 0: a step is one batch
+			      */
 	bool shuffle;        /* else file order, every epoch */
 };
 
@@ -42,10 +43,11 @@ struct sampler;
 int sampler_new(struct sampler **out, const struct dataset *d, const struct sampler_options *options, struct fault *f);
 void sampler_free(struct sampler *s);
 
-/* Step k takes rows k*batch_rows ... of the endless sequence of epochs; epoch e is a shuffle by Philox(seed, stream of e).
- * Which rows a step holds, and their order, does not depend on micro_tokens. */
+/* Step k takes rows k*batch_rows ... of the endless sequence of epochs; epoch e is a shuffle by Philox(seed, stream of
+ * e). Which rows a step holds, and their order, does not depend on micro_tokens. */
 void sampler_step(struct sampler *s, uint64_t step, struct batch_list *out);
 
-/* Every row once, in file order: part `part` of sampler_parts(), the last one perhaps smaller. Ignores seed and shuffle. */
+/* Every row once, in file order: part `part` of sampler_parts(), the last one perhaps smaller. Ignores seed and
+ * shuffle. */
 uint64_t sampler_parts(const struct sampler *s);
 void sampler_part(struct sampler *s, uint64_t part, struct batch_list *out);

@@ -9,7 +9,7 @@
 
 /* A word's symbols form a list inside an array: merging takes out the right one of two. */
 struct symbol {
-	int32_t id; /* -1: taken out */
+	int32_t id;             /* -1: taken out */
 	int32_t previous, next; /* -1: none */
 };
 
@@ -76,8 +76,7 @@ static struct bpe_merge *slot_of(const struct bpe *b, int32_t left, int32_t righ
 
 void bpe_add(struct bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t result)
 {
-	*slot_of(b, left, right) =
-		(struct bpe_merge){(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, result};
+	*slot_of(b, left, right) = (struct bpe_merge){(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, result};
 }
 
 struct bpe_scratch *bpe_scratch_new(void)
@@ -183,7 +182,8 @@ static void merge(const struct bpe *b, struct bpe_scratch *s)
 	}
 }
 
-static int encode_anew(const struct bpe *b, struct bpe_scratch *s, const char *word, size_t size, struct token_list *out)
+static int encode_anew(
+	const struct bpe *b, struct bpe_scratch *s, const char *word, size_t size, struct token_list *out)
 {
 	if (reserve(s, size) != 0)
 		return SAKIORI_ENOMEM;

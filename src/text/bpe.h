@@ -17,7 +17,7 @@ struct bpe_merge {
 };
 
 struct bpe {
-	int32_t byte_ids[256]; /* the token of a single byte, or -1: such a byte is dropped, as Hugging Face does */
+	int32_t byte_ids[256];   /* the token of a single byte, or -1: such a byte is dropped, as Hugging Face does */
 	struct bpe_merge *slots; /* open addressing, at most half full */
 	size_t slot_mask;
 };
@@ -32,6 +32,6 @@ struct bpe_scratch;
 struct bpe_scratch *bpe_scratch_new(void);
 void bpe_scratch_free(struct bpe_scratch *s);
 
-/* Appends the word's tokens to *out. SAKIORI_ENOMEM (only long words allocate) leaves *out as it was. A scratch must not
- * change from one bpe to another: it remembers words. */
+/* Appends the word's tokens to *out. SAKIORI_ENOMEM (only long words allocate) leaves *out as it was. A scratch must
+ * not change from one bpe to another: it remembers words. */
 int bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *word, size_t size, struct token_list *out);

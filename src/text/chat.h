@@ -17,19 +17,22 @@ struct chat_message {
 
 struct chat;
 
-/* Recognizes the tokenizer's template; the chat borrows t and must go first. SAKIORI_EUNSUPPORTED where the model has no
- * template, or one that is not known. On success the caller owns *out. */
+/* Recognizes the tokenizer's template; the chat borrows t and must go first. SAKIORI_EUNSUPPORTED where the model has
+ * no template, or one that is not known. On success the caller owns *out. */
 int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f);
 void chat_free(struct chat *c);
 
 /* Tokens with one flag each: 1 where the token itself is to be learned. Zero it before the first use. */
 struct labelled_tokens {
 	struct token_list tokens;
-	uint8_t *labelled;
+	uint8_t *labelled; /* (tokens.count), once marked */
+	size_t marked;
 	size_t capacity;
 };
 /* Gives every token that was appended to list->tokens since the last call this flag. */
 void labelled_tokens_mark(struct labelled_tokens *list, bool labelled);
+/* Empties the list and keeps its memory. */
+void labelled_tokens_clear(struct labelled_tokens *list);
 void labelled_tokens_fini(struct labelled_tokens *list);
 
 /* Appends the conversation. With `answer` set the assistant's header follows, ready for the model to go on. Roles and
@@ -39,5 +42,5 @@ int chat_encode(const struct chat *c, struct tokenizer_scratch *s, const struct 
 	bool answer, struct labelled_tokens *out, struct fault *f);
 
 /* The same as text, what Hugging Face's template would render; the caller frees *text (NUL-terminated). */
-int chat_render(const struct chat *c, const struct chat_message *messages, size_t count, bool answer, char **text,
-	size_t *size, struct fault *f);
+void chat_render(const struct chat *c, const struct chat_message *messages, size_t count, bool answer, char **text,
+	size_t *size);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSONL rows -> tokens with a label mask, held in memory. After loading a dataset never changes: any thread may read it.
+/* JSONL rows -> tokens with a label mask, held in memory. After loading a dataset never changes: any thread may read
+ * it.
  *
  *   {"text": ...}                              every token counts, EOS included
  *   {"prompt": ..., "completion": ...}         the completion and EOS count; both strings, or both lists of messages
@@ -19,10 +20,10 @@
 #include "text/tokenizer.h"
 
 struct dataset_options {
-	size_t max_row_tokens; /* 0: no limit */
-	bool refuse_long_rows; /* else they are cut at max_row_tokens and counted */
-	size_t max_line_bytes; /* 0: 8 MiB, which is also the most it may be */
-	uint64_t max_rows;     /* stop after this many rows kept; 0: read all */
+	size_t max_row_tokens;                                   /* 0: no limit */
+	bool refuse_long_rows;                                   /* else they are cut at max_row_tokens and counted */
+	size_t max_line_bytes;                                   /* 0: 8 MiB, which is also the most it may be */
+	uint64_t max_rows;                                       /* stop after this many rows kept; 0: read all */
 	void (*progress)(void *self, size_t done, size_t total); /* bytes of the file, now and then; may be NULL */
 	void *progress_self;
 };
@@ -38,8 +39,8 @@ struct dataset_counts {
 
 struct dataset;
 
-/* Reads the file line by line. `chat` may be NULL; then a row that needs a chat template is an error that says so. A file
- * without one row to learn from is an error. tokenizer and chat are not needed afterwards. */
+/* Reads the file line by line. `chat` may be NULL; then a row that needs a chat template is an error that says so. A
+ * file without one row to learn from is an error. tokenizer and chat are not needed afterwards. */
 int dataset_load(struct dataset **out, const char *path, const struct tokenizer *t, const struct chat *chat,
 	const struct dataset_options *options, struct fault *f);
 /* The same from memory; `name` stands for the file in errors. */
@@ -52,8 +53,8 @@ const struct dataset_counts *dataset_counts(const struct dataset *d);
 /* Tokens of row `row` < counts.rows. */
 size_t dataset_row_size(const struct dataset *d, size_t row);
 /* Copies a row out: ids (n) and, where labelled is not NULL, one flag a token: 1 where the token itself is learned. */
-void dataset_row(const struct dataset *d, size_t row, int32_t *ids, uint8_t *labelled);
+void dataset_row(const struct dataset *d, size_t row, uint32_t *ids, uint8_t *labelled);
 
-/* Digest of the rows kept, in file order: ids and label mask. Two sites with equal digests hold equal training data; it is
- * for this site's own books (resume checks it) and is not sent to anybody. */
+/* Digest of the rows kept, in file order: ids and label mask. Two sites with equal digests hold equal training data; it
+ * is for this site's own books (resume checks it) and is not sent to anybody. */
 void dataset_fingerprint(const struct dataset *d, uint8_t out[static HASH_SIZE]);

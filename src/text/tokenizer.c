@@ -18,8 +18,8 @@ static const struct {
 	const char *pre;
 	const char *pattern;
 } patterns[] = {
-	/* Digits one by one, then GPT-2's pattern on what lies between them; for that a run of blanks before a digit ends
-	 * its piece, which the lookahead says here. */
+	/* Digits one by one, then GPT-2's pattern on what lies between them; for that a run of blanks before a digit
+	 * ends its piece, which the lookahead says here. */
 	{"smollm", "\\p{N}|'(?:[stmd]|re|ve|ll)| ?\\p{L}+| ?[^" SPACES "\\p{L}\\p{N}]+|[" SPACES "]+(?![^" SPACES
 		   "\\p{N}])|[" SPACES "]+"},
 };
@@ -69,7 +69,8 @@ static int compile_pattern(struct tokenizer *t, struct gguf_text pre, struct fau
 			(int)(pre.size < 40 ? pre.size : 40), pre.size > 0 ? pre.data : "");
 	int error;
 	PCRE2_SIZE at;
-	t->pattern = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
+	t->pattern =
+		pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
 	if (t->pattern == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"PCRE2 refuses the pattern of this pre-tokenizer (error %d); it needs Unicode support", error);
@@ -81,8 +82,8 @@ static int compile_pattern(struct tokenizer *t, struct gguf_text pre, struct fau
 static int check_id(const char *name, int32_t id, size_t count, struct fault *f)
 {
 	if (id < -1 || (id >= 0 && (size_t)id >= count))
-		return fault_set(f, SAKIORI_EFORMAT, "the %s token is number %d, but the vocabulary has %zu tokens", name,
-			id, count);
+		return fault_set(f, SAKIORI_EFORMAT, "the %s token is number %d, but the vocabulary has %zu tokens",
+			name, id, count);
 	return 0;
 }
 
@@ -108,17 +109,20 @@ static int check_source(const struct tokenizer_source *source, struct fault *f)
 {
 	if (!text_is(source->model, "gpt2"))
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"tokenizer model '%.*s' is not supported; expected 'gpt2', byte-level BPE (tokenizer.ggml.model)",
+			"tokenizer model '%.*s' is not supported; expected 'gpt2', byte-level BPE "
+			"(tokenizer.ggml.model)",
 			(int)(source->model.size < 40 ? source->model.size : 40),
 			source->model.size > 0 ? source->model.data : "");
 	if (source->token_count == 0 || source->token_count > VOCABULARY_LIMIT ||
 		source->merge_count > VOCABULARY_LIMIT)
-		return fault_set(f, SAKIORI_EFORMAT, "%zu tokens and %zu merges; expected 1 to %d tokens, at most %d merges",
-			source->token_count, source->merge_count, VOCABULARY_LIMIT, VOCABULARY_LIMIT);
+		return fault_set(f, SAKIORI_EFORMAT,
+			"%zu tokens and %zu merges; expected 1 to %d tokens, at most %d merges", source->token_count,
+			source->merge_count, VOCABULARY_LIMIT, VOCABULARY_LIMIT);
 	const struct {
 		const char *name;
 		int32_t id;
-	} named[] = {{"BOS", source->bos}, {"EOS", source->eos}, {"unknown", source->unknown}, {"padding", source->padding}};
+	} named[] = {
+		{"BOS", source->bos}, {"EOS", source->eos}, {"unknown", source->unknown}, {"padding", source->padding}};
 	for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
 		int rc = check_id(named[i].name, named[i].id, source->token_count, f);
 		if (rc != 0)
@@ -187,7 +191,8 @@ void tokenizer_scratch_free(struct tokenizer_scratch *s)
 	free(s);
 }
 
-/* Bytes of the UTF-8 character at p, of `left` > 0 bytes; 0 when it is none (overlong, a surrogate, beyond U+10FFFF). */
+/* Bytes of the UTF-8 character at p, of `left` > 0 bytes; 0 when it is none (overlong, a surrogate, beyond U+10FFFF).
+ */
 static size_t character_size(const uint8_t *p, size_t left)
 {
 	if (p[0] < 0x80)
@@ -230,9 +235,10 @@ static int encode_words(const struct tokenizer *t, struct tokenizer_scratch *s, 
 	struct token_list *out, struct fault *f)
 {
 	for (size_t at = 0; at < size;) {
-		/* anchored: the alternatives cover every character, so that each word begins where the last one ended */
-		int matched = pcre2_match(t->pattern, (PCRE2_SPTR)text, size, at, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK,
-			s->match, NULL);
+		/* anchored: the alternatives cover every character, so that each word begins where the last one ended
+		 */
+		int matched = pcre2_match(
+			t->pattern, (PCRE2_SPTR)text, size, at, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, s->match, NULL);
 		if (matched < 0)
 			return fault_set(f, matched == PCRE2_ERROR_NOMEMORY ? SAKIORI_ENOMEM : SAKIORI_ELIMIT,
 				"the text cannot be cut into words at byte %zu (PCRE2 error %d)", at, matched);
@@ -244,20 +250,21 @@ static int encode_words(const struct tokenizer *t, struct tokenizer_scratch *s, 
 	return 0;
 }
 
-int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size, unsigned flags,
-	struct token_list *out, struct fault *f)
+int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size,
+	unsigned flags, struct token_list *out, struct fault *f)
 {
 	if (size > TOKENIZER_MAX_TEXT)
-		return fault_set(f, SAKIORI_ELIMIT, "a text of %zu bytes; at most %zu are tokenized at once, cut it into parts",
-			size, TOKENIZER_MAX_TEXT);
+		return fault_set(f, SAKIORI_ELIMIT,
+			"a text of %zu bytes; at most %zu are tokenized at once, cut it into parts", size,
+			TOKENIZER_MAX_TEXT);
 	size_t valid = valid_prefix(text, size);
 	if (valid != size)
 		return fault_set(f, SAKIORI_EFORMAT, "byte %zu of the text is not UTF-8", valid);
 	size_t before = out->count;
 	for (size_t at = 0; at < size;) {
 		size_t begin = size, end = size;
-		int32_t id = vocabulary_find_special(&t->vocabulary, text, size, at, (flags & TOKENIZER_SPECIAL) != 0, &begin,
-			&end);
+		int32_t id = vocabulary_find_special(
+			&t->vocabulary, text, size, at, (flags & TOKENIZER_SPECIAL) != 0, &begin, &end);
 		int rc = encode_words(t, s, text + at, begin - at, out, f);
 		if (rc != 0) {
 			out->count = before;
@@ -280,8 +287,8 @@ bool tokenizer_is_control(const struct tokenizer *t, int32_t id)
 	return vocabulary_type(&t->vocabulary, id) == TOKEN_CONTROL;
 }
 
-int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text, size_t *size,
-	struct fault *f)
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text,
+	size_t *size, struct fault *f)
 {
 	struct writer w;
 	writer_init(&w);

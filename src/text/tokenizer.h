@@ -72,10 +72,10 @@ struct token_list {
 void token_list_add(struct token_list *list, int32_t id);
 void token_list_fini(struct token_list *list);
 
-/* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with the
- * offset of its first bad byte, text above TOKENIZER_MAX_TEXT with SAKIORI_ELIMIT; *out is then as before. */
-int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size, unsigned flags,
-	struct token_list *out, struct fault *f);
+/* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with
+ * the offset of its first bad byte, text above TOKENIZER_MAX_TEXT with SAKIORI_ELIMIT; *out is then as before. */
+int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size,
+	unsigned flags, struct token_list *out, struct fault *f);
 
 /* The bytes of one token, borrowed from t: of a normal token what it stands for (perhaps part of a UTF-8 character), of
  * a control token its name. {NULL, 0} for an id outside the vocabulary. */
@@ -85,8 +85,8 @@ bool tokenizer_is_control(const struct tokenizer *t, int32_t id);
 /* Joins the tokens' bytes into fresh memory with a NUL after it (not counted in *size); the caller frees *text. Control
  * tokens are left out unless flags has TOKENIZER_SPECIAL. An id outside the vocabulary is refused. The bytes are UTF-8
  * only where the ids end on whole characters. */
-int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text, size_t *size,
-	struct fault *f);
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text,
+	size_t *size, struct fault *f);
 
 /* Tokens in the vocabulary: every id is below it. */
 size_t tokenizer_size(const struct tokenizer *t);

@@ -70,5 +70,7 @@ int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct 
 	free(tokens);
 	free(merges);
 	free(types);
-	return rc != 0 ? fault_wrap(f, "%s", gguf_name(gguf)) : 0;
+	if (rc != 0)
+		fault_wrap(f, "%s", gguf_name(gguf));
+	return rc;
 }

@@ -27,8 +27,8 @@ static void fill_alphabet(int16_t alphabet[static ALPHABET_END])
 		alphabet[stands_for_itself((unsigned)byte) ? byte : next++] = (int16_t)byte;
 }
 
-/* Writes the token's bytes to out, which has room for text.size. A text with a letter outside the alphabet stays as it is,
- * as Hugging Face's decoder leaves it. */
+/* Writes the token's bytes to out, which has room for text.size. A text with a letter outside the alphabet stays as it
+ * is, as Hugging Face's decoder leaves it. */
 static size_t token_bytes(const int16_t alphabet[static ALPHABET_END], struct gguf_text text, char *out)
 {
 	size_t n = 0;
@@ -145,8 +145,8 @@ int32_t vocabulary_special(const struct vocabulary *v, const char *name)
 	return -1;
 }
 
-int32_t vocabulary_find_special(const struct vocabulary *v, const char *text, size_t size, size_t at, bool control,
-	size_t *begin, size_t *end)
+int32_t vocabulary_find_special(
+	const struct vocabulary *v, const char *text, size_t size, size_t at, bool control, size_t *begin, size_t *end)
 {
 	for (; at < size; at++) {
 		if (!v->special_start[(uint8_t)text[at]])
@@ -208,8 +208,8 @@ void vocabulary_index_fini(struct vocabulary_index *index)
 	free(index->joined);
 }
 
-int vocabulary_index_merge(const struct vocabulary_index *index, struct gguf_text merge, int32_t *left, int32_t *right,
-	int32_t *result)
+int vocabulary_index_merge(
+	const struct vocabulary_index *index, struct gguf_text merge, int32_t *left, int32_t *right, int32_t *result)
 {
 	const char *space = merge.size > 0 ? memchr(merge.data, ' ', merge.size) : NULL;
 	if (space == NULL)

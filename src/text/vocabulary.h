@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokens of a byte-level vocabulary as bytes, and the special ones found in a text. Never changes once it is filled,
- * so threads may share it. Only tokenizer.c uses this. */
+/* The tokens of a byte-level vocabulary as bytes, and the special ones found in a text. Never changes once it is
+ * filled, so threads may share it. Only tokenizer.c uses this. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,9 +14,9 @@
 
 struct vocabulary {
 	size_t count;
-	char *bytes;      /* all tokens' bytes in a row */
-	uint32_t *starts; /* (count + 1) */
-	uint8_t *types;   /* (count) enum tokenizer_token_type */
+	char *bytes;       /* all tokens' bytes in a row */
+	uint32_t *starts;  /* (count + 1) */
+	uint8_t *types;    /* (count) enum tokenizer_token_type */
 	int32_t *specials; /* control and user-defined tokens, longest first */
 	size_t special_count;
 	bool special_start[256]; /* bytes that some special token starts with */
@@ -32,10 +32,10 @@ struct text_span vocabulary_token(const struct vocabulary *v, int32_t id);
 enum tokenizer_token_type vocabulary_type(const struct vocabulary *v, int32_t id);
 /* The special token of this name, or -1. */
 int32_t vocabulary_special(const struct vocabulary *v, const char *name);
-/* The first special token at or after `at`, the longest where several begin; gives its place. -1 when there is none, and
- * begin and end then stay. Control tokens only where allowed. */
-int32_t vocabulary_find_special(const struct vocabulary *v, const char *text, size_t size, size_t at, bool control,
-	size_t *begin, size_t *end);
+/* The first special token at or after `at`, the longest where several begin; gives its place. -1 when there is none,
+ * and begin and end then stay. Control tokens only where allowed. */
+int32_t vocabulary_find_special(
+	const struct vocabulary *v, const char *text, size_t size, size_t at, bool control, size_t *begin, size_t *end);
 
 /* A file's token texts -> ids, for reading its merges; borrows the source. */
 struct vocabulary_index {
@@ -47,7 +47,7 @@ struct vocabulary_index {
 void vocabulary_index_init(struct vocabulary_index *index, const struct tokenizer_source *source);
 void vocabulary_index_fini(struct vocabulary_index *index);
 /* "left right" -> three ids; SAKIORI_EFORMAT when one of them is no token. */
-int vocabulary_index_merge(const struct vocabulary_index *index, struct gguf_text merge, int32_t *left, int32_t *right,
-	int32_t *result);
+int vocabulary_index_merge(
+	const struct vocabulary_index *index, struct gguf_text merge, int32_t *left, int32_t *right, int32_t *result);
 /* The token of each single byte, -1 where there is none. */
 void vocabulary_index_bytes(const struct vocabulary_index *index, int32_t ids[static 256]);
