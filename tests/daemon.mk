@@ -21,6 +21,11 @@ check_PROGRAMS += tests/check_worker
 tests_check_worker_SOURCES = tests/check_worker.c
 tests_check_worker_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
 tests_check_worker_LDADD = libdaemon.a $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
+
+check_PROGRAMS += tests/check_store
+tests_check_store_SOURCES = tests/check_store.c
+tests_check_store_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS) $(SQLITE_CFLAGS)
+tests_check_store_LDADD = libdaemon.a $(SQLITE_LIBS) libgossip.a $(COMPUTE_LIBS) $(FORMATS_LIBS) $(CHECK_LIBS)
 endif
 endif
 

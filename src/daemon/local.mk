@@ -9,6 +9,8 @@ libdaemon_a_SOURCES = \
 	%D%/lane.h %D%/lane.c \
 	%D%/worker.h %D%/worker.c \
 	%D%/engine.h %D%/engine.c \
+	%D%/store.h %D%/store.c \
+	%D%/store_image.h %D%/store_image.c \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
 endif
