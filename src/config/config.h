@@ -28,6 +28,9 @@ struct config_peer {
 	unsigned line; /* where its entry begins in the file; 0 when not read from one */
 };
 
+/* More than the table has keys. */
+#define CONFIG_MAX_KEYS 64
+
 /* The values of every key. Strings are never NULL after config_defaults or config_load: an optional one that is absent
  * is "". Paths are absolute after config_load. Words (const char *) are one of those the key allows, in static memory.
  */
@@ -88,6 +91,8 @@ struct config {
 	} run;
 	struct config_peer *peers;
 	size_t peer_count;
+	unsigned key_line[CONFIG_MAX_KEYS]; /* for messages: where the file gives each key of the table; 0: it does not
+					     */
 };
 
 /* Every key at its default, no peers. Required keys (model.path, data.train) are "". */
