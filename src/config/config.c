@@ -310,10 +310,12 @@ int config_load(const char *path, struct config *c, struct fault *f)
 	*c = (struct config){0};
 	uint8_t *text;
 	size_t size;
-	int rc = file_read(path, CONFIG_MAX_BYTES, &text, &size, f);
-	if (rc != 0)
-		return rc;
-	rc = config_parse((const char *)text, size, path, c, f);
+	if (file_read(path, CONFIG_MAX_BYTES, &text, &size, f) != 0) {
+		if (f != NULL)
+			f->code = SAKIORI_ECONFIG;
+		return SAKIORI_ECONFIG;
+	}
+	int rc = config_parse((const char *)text, size, path, c, f);
 	free(text);
 	return rc;
 }

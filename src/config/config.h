@@ -100,8 +100,8 @@ void config_defaults(struct config *c);
 /* Frees everything; safe twice, and on a zeroed struct. */
 void config_fini(struct config *c);
 
-/* Reads and checks a file. SAKIORI_ECONFIG with the sentence "file:line: what was found, what is expected" (also the
- * nearest known key for an unknown one), or the code of the failed read. *c is to be freed with config_fini in every
+/* Reads and checks a file. SAKIORI_ECONFIG with the sentence "file:line: what was found, what is expected" (with the
+ * nearest known key for an unknown one), or why the file cannot be read. *c is to be freed with config_fini in every
  * case. */
 int config_load(const char *path, struct config *c, struct fault *f);
 /* The same from memory; `path` names it in messages and is what relative paths are relative to. text[size] must be 0.

@@ -14,7 +14,8 @@ struct unit {
 };
 
 /* Smallest first; each is a multiple of the one before. */
-static const struct unit durations[] = {{"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {0}};
+static const struct unit durations[] = {
+	{"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {0}};
 static const struct unit sizes[] = {{"B", 1}, {"KiB", UINT64_C(1) << 10}, {"MiB", UINT64_C(1) << 20},
 	{"GiB", UINT64_C(1) << 30}, {"TiB", UINT64_C(1) << 40}, {0}};
 

@@ -7,8 +7,8 @@
 /* Large enough for every formatted duration and size. */
 #define UNITS_TEXT_SIZE 32
 
-/* A decimal number, perhaps a space, and ms, s, min, h or d -> milliseconds, rounded to the nearest. SAKIORI_EFORMAT:
- * no such text, a number without a unit, or more than 2^53 ms. */
+/* A decimal number, perhaps a space, and ms, s, min (or m), h or d -> milliseconds, rounded to the nearest.
+ * SAKIORI_EFORMAT: no such text, a number without a unit, or more than 2^53 ms. */
 int units_parse_duration(const char *text, uint64_t *milliseconds);
 /* A decimal number, perhaps a space, and B, KiB, MiB, GiB or TiB -> bytes. SAKIORI_EFORMAT as above. */
 int units_parse_size(const char *text, uint64_t *bytes);
