@@ -5,6 +5,7 @@ include tests/text.mk
 include tests/compute.mk
 include tests/train.mk
 include tests/gossip.mk
+include tests/site.mk
 include tests/net.mk
 include tests/config.mk
 include tests/daemon.mk

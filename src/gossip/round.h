@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rounds of ONE site and the bookkeeping of its edges: numbers only. No vector, thread, socket, file or clock: events
- * come in with the time (monotonic milliseconds), actions come out in order, and whoever owns the round carries them out.
- * One thread at a time; in the daemon the loop thread. The story is told in round.c.
+/* The rounds of ONE site and the bookkeeping of its edges: numbers only. No vector, thread, socket, file or clock:
+ * events come in with the time (monotonic milliseconds), actions come out in order, and whoever owns the round carries
+ * them out. One thread at a time; in the daemon the loop thread. The story is told in round.c.
  *
  * Words used here. A site's *sequence* counts the updates it encoded; version v of its public replica is that replica
- * after update v, and version 0 is the initial adapter. *have* is the version of the neighbour's replica that is held here.
- * On an edge the site with the lower NodeID gives *words*: "word k counts my version a against your version b". */
+ * after update v, and version 0 is the initial adapter. *have* is the version of the neighbour's replica that is held
+ * here. On an edge the site with the lower NodeID gives *words*: "word k counts my version a against your version b".
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,10 +17,10 @@
 
 struct round_word {
 	uint64_t number; /* consecutive on the edge from 1; 0: none yet */
-	uint64_t a;	 /* version of the lower end's replica */
-	uint64_t b;	 /* version of the higher end's replica */
-	uint64_t round;	 /* of the lower end when it decided */
-	float weight;	 /* in (0, 0.5] */
+	uint64_t a;      /* version of the lower end's replica */
+	uint64_t b;      /* version of the higher end's replica */
+	uint64_t round;  /* of the lower end when it decided */
+	float weight;    /* in (0, 0.5] */
 };
 
 /* Where a restart goes on. */
@@ -35,13 +36,14 @@ struct round_row {
 	enum round_point point;
 };
 
-/* What of an edge is durable, besides the neighbour's replica at version `have`. All zero is an edge without history. */
+/* What of an edge is durable, besides the neighbour's replica at version `have`. All zero is an edge without history.
+ */
 struct round_edge_row {
 	uint64_t have;
-	uint64_t seen;		/* `have` at the last mixing */
-	struct round_word word; /* lower end: the last word given */
-	uint64_t acknowledged;	/* lower end: number of the last word that the other end applied durably */
-	uint64_t applied;	/* higher end: number of the last word applied */
+	uint64_t seen;                 /* `have` at the last mixing */
+	struct round_word word;        /* lower end: the last word given */
+	uint64_t acknowledged;         /* lower end: number of the last word that the other end applied durably */
+	uint64_t applied;              /* higher end: number of the last word applied */
 	uint64_t held[ROUND_HELD_MAX]; /* higher end: own versions that a word may still name, ascending */
 	uint32_t held_count;
 };
@@ -49,7 +51,7 @@ struct round_edge_row {
 /* The numbers of a neighbour's Hello. */
 struct round_greeting {
 	uint64_t sequence;     /* its newest durable update */
-	uint64_t have;	       /* version of our replica that it holds durably */
+	uint64_t have;         /* version of our replica that it holds durably */
 	uint64_t word_sent;    /* last word it gave, when it is the lower end */
 	uint64_t word_applied; /* last word of ours it applied durably, when it is the higher end */
 	uint64_t round;
@@ -70,24 +72,25 @@ struct round_update {
 };
 
 struct round_settings {
-	uint64_t rounds;     /* then finished */
-	float gamma;	     /* step of the mixing, in (0, 1] */
-	uint64_t deadline_ms; /* the longest a round ever waits for neighbours */
+	uint64_t rounds;          /* then finished */
+	float gamma;              /* step of the mixing, in (0, 1] */
+	uint64_t deadline_ms;     /* the longest a round ever waits for neighbours */
 	uint64_t deadline_min_ms; /* the adaptive deadline is never below this (and never above deadline_ms) */
-	uint32_t evaluate_every; /* rounds between evaluations; 0: never. The last round is always evaluated, unless 0 */
+	uint32_t
+		evaluate_every; /* rounds between evaluations; 0: never. The last round is always evaluated, unless 0 */
 };
 
 /* Why an edge stays out, or its session was ended. X(NAME, label): the label is stable, for metrics and logs. */
 #define ROUND_TROUBLES(X)                                                                                              \
 	X(NONE, "none")                                                                                                \
-	X(OWN_ROLLED_BACK, "own_rolled_back")	/* the neighbour knows more of our past than we do: restored backup */   \
-	X(PEER_ROLLED_BACK, "peer_rolled_back") /* we know more of its past than it does */                              \
-	X(OUT_OF_STEP, "out_of_step")		/* a delta for another base, a word for versions that do not stand */    \
-	X(WORD_GAP, "word_gap")			/* a word that skips a number */                                         \
-	X(WORD_WEIGHT, "word_weight")		/* a weight outside (0, 0.5] */                                          \
-	X(WORD_DIRECTION, "word_direction")	/* a word from the higher end */                                         \
-	X(SEQUENCE_AHEAD, "sequence_ahead")	/* acknowledges an update that was never sent */                         \
-	X(BAD_VALUES, "bad_values")		/* an update that could not be applied */
+	X(OWN_ROLLED_BACK, "own_rolled_back")   /* the neighbour knows more of our past than we do: restored backup */ \
+	X(PEER_ROLLED_BACK, "peer_rolled_back") /* we know more of its past than it does */                            \
+	X(OUT_OF_STEP, "out_of_step")           /* a delta for another base, a word for versions that do not stand */  \
+	X(WORD_GAP, "word_gap")                 /* a word that skips a number */                                       \
+	X(WORD_WEIGHT, "word_weight")           /* a weight outside (0, 0.5] */                                        \
+	X(WORD_DIRECTION, "word_direction")     /* a word from the higher end */                                       \
+	X(SEQUENCE_AHEAD, "sequence_ahead")     /* acknowledges an update that was never sent */                       \
+	X(BAD_VALUES, "bad_values")             /* an update that could not be applied */
 enum round_trouble {
 #define X(name, label) ROUND_TROUBLE_##name,
 	ROUND_TROUBLES(X)
@@ -104,18 +107,19 @@ enum round_action_kind {
 	/* Lend the model for reading, after the local steps / after mixing. Answer: round_on_evaluated. */
 	ROUND_EVALUATE_TRAINED,
 	ROUND_EVALUATE_MIXED,
-	/* Lane. Each merges the pending vector into the model first and ends with one durable transaction of everything:
-	 * TRAINED encodes the update `version` in between; MIXED applies the decided words of round_decision(); IDLE nothing.
-	 * Answer: round_on_committed, only when durable. */
+	/* Lane. Each merges the pending vector into the model first and ends with one durable transaction of
+	 * everything: TRAINED encodes the update `version` in between; MIXED applies the decided words of
+	 * round_decision(); IDLE nothing. Answer: round_on_committed, only when durable. */
 	ROUND_COMMIT_TRAINED,
 	ROUND_COMMIT_MIXED,
 	ROUND_COMMIT_IDLE,
 	/* Lane: apply the update just accepted to the replica of `edge`. Answer: round_on_applied. */
 	ROUND_APPLY_UPDATE,
-	/* Lane: subtract `word`'s term from the model, or from the pending vector when `away`. Answer: round_on_applied. */
+	/* Lane: subtract `word`'s term from the model, or from the pending vector when `away`. Answer:
+	   round_on_applied. */
 	ROUND_APPLY_WORD,
-	/* Send to `edge`: update `version` as `update_kind` (delta: against version - 1), `word`, or a bare Ack. The numbers
-	 * have and applied that ride along are those of round_edge_status at that moment. No answer. */
+	/* Send to `edge`: update `version` as `update_kind` (delta: against version - 1), with the acknowledgement
+	 * `have` and `applied`; or `word`; or a bare Ack of `have` and `applied`. No answer. */
 	ROUND_SEND_UPDATE,
 	ROUND_SEND_WORD,
 	ROUND_SEND_ACK,
@@ -130,6 +134,7 @@ struct round_action {
 	size_t edge;
 	uint64_t version;
 	enum round_update_kind update_kind;
+	uint64_t have, applied;
 	struct round_word word;
 	bool away;
 	enum round_trouble trouble;
@@ -163,9 +168,9 @@ struct round_edge_status {
 	bool removed;
 	uint64_t have, have_durable;
 	uint64_t applied, applied_durable;
-	uint64_t acknowledged;	      /* newest own version that the neighbour holds durably */
-	uint64_t sent;		      /* newest own version sent to it in this session */
-	struct round_word word;	      /* last given */
+	uint64_t acknowledged;  /* newest own version that the neighbour holds durably */
+	uint64_t sent;          /* newest own version sent to it in this session */
+	struct round_word word; /* last given */
 	uint64_t word_acknowledged;
 	uint64_t peer_round; /* round of the newest update held */
 	uint32_t degree;     /* the neighbour's */
@@ -174,7 +179,7 @@ struct round_edge_status {
 struct round_status {
 	enum round_state state;
 	struct round_row durable;
-	uint64_t round; /* the one that is under way, or the last complete one */
+	uint64_t round;  /* the one that is under way, or the last complete one */
 	uint32_t degree; /* own, removed edges not counted */
 	bool finished;
 	uint64_t gather_ms; /* how long the last round waited for updates and words */
@@ -185,7 +190,8 @@ struct round;
 /* `row` is what the store had, all zero for a new site. Never NULL; the caller frees it. */
 struct round *round_new(const struct round_settings *settings, const struct round_row *row);
 void round_free(struct round *r);
-/* Adds an edge and returns its index; indices are never used again. `row` is NULL or what the store had. Not while busy. */
+/* Adds an edge and returns its index; indices are never used again. `row` is NULL or what the store had. Not while
+ * busy. */
 size_t round_add_edge(struct round *r, bool lower, const struct round_edge_row *row);
 /* Forgets an edge: it is down and in no row from now on. Not while busy. */
 void round_remove_edge(struct round *r, size_t edge, uint64_t now_ms);
@@ -196,7 +202,8 @@ void round_start(struct round *r, uint64_t now_ms);
 bool round_next(struct round *r, struct round_action *action);
 /* When round_on_timer wants to be called; UINT64_MAX for never. */
 uint64_t round_deadline(const struct round *r);
-/* A lane action is under way: no greeting, update, word or acknowledgement may be given now; keep it, in order, for later. */
+/* A lane action is under way: no greeting, update, word or acknowledgement may be given now; keep it, in order, for
+ * later. */
 bool round_busy(const struct round *r);
 
 void round_on_timer(struct round *r, uint64_t now_ms);
@@ -216,8 +223,8 @@ void round_on_acknowledged(struct round *r, size_t edge, uint64_t have, uint64_t
 
 enum round_verdict {
 	ROUND_ACCEPTED, /* an APPLY_* action follows */
-	ROUND_IGNORED,	/* already known */
-	ROUND_REFUSED,	/* a HANG_UP action follows */
+	ROUND_IGNORED,  /* already known */
+	ROUND_REFUSED,  /* a HANG_UP action follows */
 };
 enum round_verdict round_on_update(struct round *r, size_t edge, const struct round_update *update, uint64_t now_ms);
 enum round_verdict round_on_word(struct round *r, size_t edge, const struct round_word *word, uint64_t now_ms);
@@ -227,7 +234,8 @@ void round_pause(struct round *r, uint64_t now_ms);
 void round_drain(struct round *r, uint64_t now_ms);
 void round_resume(struct round *r, uint64_t now_ms);
 
-/* While a commit is under way: the rows that it has to make durable (they are true only together with the lane's vectors). */
+/* While a commit is under way: the rows that it has to make durable (they are true only together with the lane's
+ * vectors). */
 void round_row(const struct round *r, struct round_row *row);
 void round_edge_row(const struct round *r, size_t edge, struct round_edge_row *row);
 /* During ROUND_COMMIT_MIXED: whether a word is decided on `edge`, and which. */
@@ -236,7 +244,7 @@ bool round_decision(const struct round *r, size_t edge, struct round_word *word)
  * one is always among them. Writes at most `max` and returns how many there are. */
 size_t round_pins(const struct round *r, uint64_t *versions, size_t max);
 /* The numbers of our own Hello on this edge: durable ones only. */
-void round_greet(const struct round *r, size_t edge, struct round_greeting *out);
+void round_greet(struct round *r, size_t edge, struct round_greeting *out);
 
 size_t round_edge_count(const struct round *r); /* indices ever given, removed ones included */
 void round_status(const struct round *r, struct round_status *out);

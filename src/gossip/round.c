@@ -1,0 +1,693 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The story of a round.
+ *
+ * Every site holds a model x and publishes a replica x^ of it, which its neighbours copy. A round is:
+ *
+ *   train    the trainer has x for H steps; what arrives meanwhile waits in a pending vector
+ *   commit   q = Q(x - x^) moves x^ one version on; x, x^ and q become durable, and only then does q leave
+ *   gather   until every neighbour that can be expected to has sent its new version, or the deadline
+ *   commit   on each edge whose lower end we are, a *word*: "my version a against your version b counts, with this
+ *            weight". x moves by weight (x^_j@b - x^_i@a); x and the word become durable, and only then does the word
+ * leave settle   until the words of the lower neighbours are in, or the deadline; each moves x by the mirror of its
+ * term
+ *
+ * Nothing here waits beyond the deadline, and nothing is lost by not waiting: an update or a word that comes late
+ * counts late. What must never happen is that one end counts an edge and the other does not, for then the mean of all
+ * models drifts. So exactly one end decides, the lower one; it decides durably; and it repeats its word after every
+ * reconnection until the other end says, durably too, that it has applied it. Words are numbered, so that a repetition
+ * is seen as one.
+ *
+ * A word can only be mirrored by somebody who has both versions it names, bit for bit. Three rules see to that:
+ *
+ *   - Updates to a neighbour are stop-and-wait. The next one leaves when the last is durable over there: as a delta if
+ * the neighbour is exactly one version back, else as a snapshot.
+ *   - The lower end brings the higher to version a before it sends the word, and nothing newer before the word. Until
+ * the word is acknowledged it keeps its own version a.
+ *   - The higher end keeps each own version that a word may still name: every one sent, from the last that the lower
+ * end acknowledged. A version is on record (`held`) *before* it is first sent, and goes when a word or an
+ * acknowledgement passes it. Two cases would let an acknowledgement overtake a word; both are closed: while a Hello
+ * says that a word is still owed, the higher end neither forgets nor sends anything; and while a word waits to be sent,
+ * the lower end acknowledges nothing newer than the word's b. Where sessions break so often that the record is full,
+ * the newest version on it is sent again instead of a newer one.
+ *
+ * Everything may be lost with a session. The Hellos of the next one say what is durable at each end, and both go on
+ * from there. Numbers in a Hello that cannot be, such as a neighbour that holds an update we never made, mean that
+ * somebody's disk went back in time; then the edge stays out until a person has looked. */
+#include "gossip/round.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "gossip/edge.h"
+#include "gossip/topology.h"
+
+/* Rounds whose waiting time sets the adaptive deadline. */
+#define HISTORY 8
+
+enum task { TASK_NONE, TASK_COMMIT, TASK_UPDATE, TASK_WORD };
+enum hold { HOLD_NONE, HOLD_PAUSE, HOLD_DRAIN };
+
+struct round {
+	struct round_settings settings;
+	struct round_row durable;
+	struct edge *edges;
+	size_t edge_count;
+
+	enum round_state state; /* never COMMITTING: that is `task` */
+	uint64_t number;        /* of the round under way, or the last complete one */
+	enum hold hold;
+	bool trained; /* the model came back and waits for its commit */
+	bool away;    /* the model is lent */
+	bool evaluating;
+	bool reconsider; /* somebody changed `hold` while the site rested */
+	bool dirty;      /* an edge was forgotten, and that is not durable yet */
+
+	enum task task; /* on the lane */
+	enum round_action_kind commit;
+	size_t task_edge;
+	struct round_update task_update;
+	struct round_word task_word;
+
+	uint64_t train_from, train_ms;
+	uint64_t wait_from, wait_until;
+	bool expired; /* the deadline of this round has passed */
+	uint64_t history[HISTORY];
+	size_t history_count;
+	uint64_t gather_ms;
+
+	struct action_queue actions;
+};
+
+const char *round_trouble_label(enum round_trouble trouble)
+{
+	static const char *const labels[] = {
+#define X(name, label) label,
+		ROUND_TROUBLES(X)
+#undef X
+	};
+
+	return trouble < ROUND_TROUBLE_COUNT ? labels[trouble] : "unknown";
+}
+
+const char *round_state_label(enum round_state state)
+{
+	static const char *const labels[] = {"idle", "training", "committing", "evaluating", "gathering", "settling",
+		"paused", "drained", "finished", "halted"};
+
+	return state <= ROUND_STATE_HALTED ? labels[state] : "unknown";
+}
+
+bool round_next(struct round *r, struct round_action *action)
+{
+	if (r->actions.head == r->actions.count) {
+		r->actions.head = r->actions.count = 0;
+		return false;
+	}
+	*action = r->actions.actions[r->actions.head++];
+	return true;
+}
+
+bool round_busy(const struct round *r)
+{
+	return r->task != TASK_NONE;
+}
+
+static uint32_t own_degree(const struct round *r)
+{
+	uint32_t degree = 0;
+
+	for (size_t i = 0; i < r->edge_count; i++)
+		degree += !r->edges[i].removed;
+	return degree;
+}
+
+/* ---- Waiting ---- */
+
+static int compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Three times the median wait of the last rounds plus our own training time, within the configured bounds. */
+static uint64_t patience(const struct round *r)
+{
+	uint64_t sorted[HISTORY], ms = r->settings.deadline_ms;
+
+	if (r->history_count) {
+		size_t n = r->history_count < HISTORY ? r->history_count : HISTORY;
+
+		memcpy(sorted, r->history, n * sizeof(*sorted));
+		qsort(sorted, n, sizeof(*sorted), compare_u64);
+		ms = 3 * sorted[n / 2] + r->train_ms;
+	}
+	if (ms < r->settings.deadline_min_ms)
+		ms = r->settings.deadline_min_ms;
+	return ms < r->settings.deadline_ms ? ms : r->settings.deadline_ms;
+}
+
+static bool awaited(const struct round *r, const struct edge *e)
+{
+	(void)r;
+	return !e->removed && e->presence != ROUND_DOWN && !e->finished && !e->behind && e->have <= e->seen;
+}
+
+/* A lower neighbour whose update of this round we mixed, and who has ours, will give its word for the pair; unless it
+ * has gone on without us, which its next update shows. */
+static bool word_expected(const struct round *r, const struct edge *e)
+{
+	return !e->removed && !e->lower && e->presence == ROUND_UP && e->fresh && e->have == e->seen &&
+	       e->applied_a < e->seen && e->sent == r->durable.sequence;
+}
+
+static bool any_edge(const struct round *r, bool (*which)(const struct round *r, const struct edge *e))
+{
+	for (size_t i = 0; i < r->edge_count; i++)
+		if (which(r, &r->edges[i]))
+			return true;
+	return false;
+}
+
+static bool undurable(const struct round *r, const struct edge *e)
+{
+	bool unoffered = e->acked < r->durable.sequence && e->offer != r->durable.sequence &&
+			 edge_will_offer(e, r->durable.sequence);
+
+	return !e->removed && (e->have > e->have_durable || e->applied > e->applied_durable || unoffered);
+}
+
+/* ---- The round ---- */
+
+static void commit(struct round *r, enum round_action_kind kind)
+{
+	r->task = TASK_COMMIT;
+	r->commit = kind;
+	action_add(&r->actions, kind, 0)->version =
+		kind == ROUND_COMMIT_TRAINED ? r->durable.sequence + 1 : r->durable.sequence;
+}
+
+static void train(struct round *r, uint64_t now)
+{
+	r->number = r->durable.round + 1;
+	r->state = ROUND_STATE_TRAINING;
+	r->away = true;
+	r->train_from = now;
+	action_add(&r->actions, ROUND_TRAIN, 0)->version = r->number;
+}
+
+static bool evaluate(struct round *r, enum round_action_kind kind)
+{
+	uint32_t every = r->settings.evaluate_every;
+
+	if (!every || (r->number % every && r->number < r->settings.rounds))
+		return false;
+	r->evaluating = r->away = true;
+	action_add(&r->actions, kind, 0)->version = r->number;
+	return true;
+}
+
+static void gather(struct round *r, uint64_t now)
+{
+	r->state = ROUND_STATE_GATHERING;
+	r->wait_from = now;
+	r->wait_until = now + patience(r);
+	r->expired = false;
+	evaluate(r, ROUND_EVALUATE_TRAINED);
+}
+
+/* Gives the words of this round and asks for the transaction that makes them true. */
+static void mix(struct round *r, uint64_t now)
+{
+	r->gather_ms = now - r->wait_from;
+	if (!r->expired)
+		r->history[r->history_count++ % HISTORY] = r->gather_ms;
+	for (size_t i = 0; i < r->edge_count; i++) {
+		struct edge *e = &r->edges[i];
+
+		if (r->expired && awaited(r, e))
+			e->behind = true;
+		e->decided = !e->removed && e->lower && e->presence == ROUND_UP && !edge_word_outstanding(e) &&
+			     e->have > e->word.b;
+		if (e->decided)
+			e->decision = (struct round_word){.number = e->word.number + 1,
+				.a = r->durable.sequence,
+				.b = e->have,
+				.round = r->number,
+				.weight = topology_weight(r->settings.gamma, own_degree(r), e->degree ? e->degree : 1)};
+	}
+	commit(r, ROUND_COMMIT_MIXED);
+}
+
+/* Between two rounds. */
+static void rest(struct round *r, uint64_t now)
+{
+	if (r->durable.round >= r->settings.rounds)
+		r->state = ROUND_STATE_FINISHED;
+	else if (r->hold == HOLD_PAUSE)
+		r->state = ROUND_STATE_PAUSED;
+	else if (r->hold == HOLD_DRAIN)
+		r->state = ROUND_STATE_DRAINED;
+	else
+		train(r, now);
+}
+
+static void finish_round(struct round *r, uint64_t now)
+{
+	action_add(&r->actions, ROUND_DONE, 0)->version = r->number;
+	rest(r, now);
+}
+
+/* One step from the present state, if nothing has to be waited for. */
+static void step(struct round *r, uint64_t now)
+{
+	switch (r->state) {
+	case ROUND_STATE_TRAINING:
+		if (r->trained) {
+			r->trained = r->away = false;
+			commit(r, ROUND_COMMIT_TRAINED);
+		}
+		break;
+	case ROUND_STATE_GATHERING:
+		if (!r->evaluating && (r->expired || !any_edge(r, awaited)))
+			mix(r, now);
+		break;
+	case ROUND_STATE_SETTLING:
+		if (!r->expired && any_edge(r, word_expected))
+			break;
+		r->gather_ms = now - r->wait_from;
+		if (evaluate(r, ROUND_EVALUATE_MIXED))
+			r->state = ROUND_STATE_EVALUATING;
+		else
+			finish_round(r, now);
+		break;
+	case ROUND_STATE_EVALUATING:
+		if (!r->evaluating)
+			finish_round(r, now);
+		break;
+	case ROUND_STATE_PAUSED:
+	case ROUND_STATE_DRAINED:
+	case ROUND_STATE_FINISHED:
+	case ROUND_STATE_HALTED:
+		if (r->dirty || any_edge(r, undurable))
+			commit(r, ROUND_COMMIT_IDLE);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Goes on as far as it can. Called after every event. */
+static void advance(struct round *r, uint64_t now)
+{
+	enum round_state before;
+
+	do {
+		before = r->state;
+		if (r->task != TASK_NONE)
+			return;
+		if ((before == ROUND_STATE_GATHERING || before == ROUND_STATE_SETTLING) && now >= r->wait_until)
+			r->expired = true;
+		if (r->reconsider) {
+			r->reconsider = false;
+			rest(r, now);
+		}
+		step(r, now);
+	} while (r->state != before);
+}
+
+struct round *round_new(const struct round_settings *settings, const struct round_row *row)
+{
+	struct round *r = must_calloc(1, sizeof(*r));
+
+	r->settings = *settings;
+	r->durable = *row;
+	r->number = row->round;
+	return r;
+}
+
+void round_free(struct round *r)
+{
+	if (!r)
+		return;
+	free(r->edges);
+	free(r->actions.actions);
+	free(r);
+}
+
+size_t round_add_edge(struct round *r, bool lower, const struct round_edge_row *row)
+{
+	assert(!round_busy(r));
+	r->edges = must_realloc(r->edges, (r->edge_count + 1) * sizeof(*r->edges));
+	edge_init(&r->edges[r->edge_count], r->edge_count, lower, row);
+	return r->edge_count++;
+}
+
+void round_remove_edge(struct round *r, size_t edge, uint64_t now)
+{
+	struct edge *e = &r->edges[edge];
+
+	assert(!round_busy(r));
+	e->removed = true;
+	e->presence = ROUND_DOWN;
+	r->dirty = true;
+	advance(r, now);
+}
+
+void round_start(struct round *r, uint64_t now)
+{
+	if (r->durable.point == ROUND_TRAINED)
+		gather(r, now);
+	else
+		rest(r, now);
+	advance(r, now);
+}
+
+void round_on_timer(struct round *r, uint64_t now)
+{
+	advance(r, now);
+}
+
+uint64_t round_deadline(const struct round *r)
+{
+	bool waiting = r->state == ROUND_STATE_GATHERING || r->state == ROUND_STATE_SETTLING;
+
+	return waiting && r->task == TASK_NONE && !r->expired ? r->wait_until : UINT64_MAX;
+}
+
+void round_on_trained(struct round *r, uint64_t now, bool ok)
+{
+	assert(r->state == ROUND_STATE_TRAINING && !r->trained);
+	if (ok) {
+		r->train_ms = now - r->train_from;
+		r->trained = true;
+	} else {
+		r->away = false;
+		r->state = ROUND_STATE_HALTED;
+	}
+	advance(r, now);
+}
+
+void round_on_evaluated(struct round *r, uint64_t now)
+{
+	assert(r->evaluating);
+	r->evaluating = r->away = false;
+	advance(r, now);
+}
+
+void round_on_committed(struct round *r, uint64_t now)
+{
+	struct round_row row;
+
+	assert(r->task == TASK_COMMIT);
+	round_row(r, &row);
+	r->durable = row;
+	r->dirty = false;
+	for (size_t i = 0; i < r->edge_count; i++)
+		if (!r->edges[i].removed)
+			edge_committed(&r->edges[i], r->commit == ROUND_COMMIT_MIXED, row.sequence);
+	r->task = TASK_NONE;
+	for (size_t i = 0; i < r->edge_count; i++) {
+		edge_push(&r->edges[i], r->durable.sequence, &r->actions);
+		edge_tell(&r->edges[i], &r->actions);
+	}
+	if (r->commit == ROUND_COMMIT_TRAINED)
+		gather(r, now);
+	else if (r->commit == ROUND_COMMIT_MIXED)
+		r->state = ROUND_STATE_SETTLING;
+	advance(r, now);
+}
+
+void round_on_applied(struct round *r, uint64_t now, bool ok)
+{
+	struct edge *e = &r->edges[r->task_edge];
+
+	assert(r->task == TASK_UPDATE || r->task == TASK_WORD);
+	if (!ok) {
+		edge_hang_up(e, ROUND_TROUBLE_BAD_VALUES, &r->actions);
+	} else if (r->task == TASK_UPDATE) {
+		e->have = r->task_update.sequence;
+		e->peer_round = r->task_update.round;
+		e->degree = r->task_update.degree;
+		e->finished = r->task_update.finished;
+	} else {
+		e->applied = r->task_word.number;
+		e->applied_a = r->task_word.a;
+		e->owed = false;
+		edge_keep_held(e, r->task_word.b > e->acked ? r->task_word.b : e->acked);
+	}
+	r->task = TASK_NONE;
+	edge_push(e, r->durable.sequence, &r->actions);
+	advance(r, now);
+}
+
+/* ---- Messages ---- */
+
+void round_on_down(struct round *r, size_t edge, uint64_t now)
+{
+	r->edges[edge].presence = ROUND_DOWN;
+	advance(r, now);
+}
+
+void round_on_up(struct round *r, size_t edge, const struct round_greeting *g, uint64_t now)
+{
+	struct edge *e = &r->edges[edge];
+	enum round_trouble trouble = edge_judge_greeting(e, g, r->durable.sequence);
+
+	assert(!round_busy(r) && !e->removed);
+	e->presence = ROUND_UP;
+	if (trouble) {
+		edge_hang_up(e, trouble, &r->actions);
+		advance(r, now);
+		return;
+	}
+	e->finished = g->finished;
+	e->degree = g->degree;
+	e->behind = false;
+	e->acked = e->sent = g->have;
+	e->word_sent = false;
+	if (e->lower && g->word_applied > e->acknowledged)
+		e->acknowledged = g->word_applied;
+	/* What it holds durably is the oldest that a new word may name; it may hold a newer one in memory. */
+	e->owed = !e->lower && g->word_sent > e->applied;
+	if (!e->owed)
+		edge_keep_held(e, g->have);
+	edge_push(e, r->durable.sequence, &r->actions);
+	edge_tell(e, &r->actions);
+	advance(r, now);
+}
+
+void round_on_acknowledged(struct round *r, size_t edge, uint64_t have, uint64_t word_applied, uint64_t now)
+{
+	struct edge *e = &r->edges[edge];
+	enum round_trouble trouble = edge_judge_acknowledgement(e, have, word_applied, r->durable.sequence);
+
+	assert(!round_busy(r));
+	if (e->presence != ROUND_UP)
+		return;
+	if (trouble) {
+		edge_hang_up(e, trouble, &r->actions);
+		advance(r, now);
+		return;
+	}
+	e->acked = have;
+	/* A copy that an earlier session brought may have become durable only now. */
+	if (e->sent < have)
+		e->sent = have;
+	if (e->lower)
+		e->acknowledged = word_applied;
+	if (!e->owed)
+		edge_keep_held(e, have);
+	edge_push(e, r->durable.sequence, &r->actions);
+	edge_tell(e, &r->actions);
+	advance(r, now);
+}
+
+static enum round_verdict refuse(struct round *r, struct edge *e, enum round_trouble trouble, uint64_t now)
+{
+	edge_hang_up(e, trouble, &r->actions);
+	advance(r, now);
+	return ROUND_REFUSED;
+}
+
+enum round_verdict round_on_update(struct round *r, size_t edge, const struct round_update *u, uint64_t now)
+{
+	struct edge *e = &r->edges[edge];
+
+	assert(!round_busy(r));
+	if (e->presence != ROUND_UP)
+		return ROUND_IGNORED;
+	e->behind = false;
+	if (u->sequence <= e->have)
+		return ROUND_IGNORED;
+	if (u->kind == ROUND_DELTA && (u->base != e->have || u->sequence != u->base + 1))
+		return refuse(r, e, ROUND_TROUBLE_OUT_OF_STEP, now);
+	r->task = TASK_UPDATE;
+	r->task_edge = edge;
+	r->task_update = *u;
+	action_add(&r->actions, ROUND_APPLY_UPDATE, edge)->version = u->sequence;
+	return ROUND_ACCEPTED;
+}
+
+enum round_verdict round_on_word(struct round *r, size_t edge, const struct round_word *w, uint64_t now)
+{
+	struct edge *e = &r->edges[edge];
+	struct round_action *action;
+	enum round_trouble trouble;
+
+	assert(!round_busy(r));
+	if (e->presence != ROUND_UP)
+		return ROUND_IGNORED;
+	if (!e->lower && w->number <= e->applied)
+		return ROUND_IGNORED;
+	trouble = edge_judge_word(e, w);
+	if (trouble)
+		return refuse(r, e, trouble, now);
+	r->task = TASK_WORD;
+	r->task_edge = edge;
+	r->task_word = *w;
+	action = action_add(&r->actions, ROUND_APPLY_WORD, edge);
+	action->word = *w;
+	action->away = r->away;
+	return ROUND_ACCEPTED;
+}
+
+/* ---- Controls ---- */
+
+static void hold(struct round *r, enum hold how, uint64_t now)
+{
+	r->hold = how;
+	r->reconsider =
+		r->state == ROUND_STATE_PAUSED || r->state == ROUND_STATE_DRAINED || r->state == ROUND_STATE_HALTED;
+	advance(r, now);
+}
+
+void round_pause(struct round *r, uint64_t now)
+{
+	hold(r, HOLD_PAUSE, now);
+}
+
+void round_drain(struct round *r, uint64_t now)
+{
+	hold(r, HOLD_DRAIN, now);
+}
+
+void round_resume(struct round *r, uint64_t now)
+{
+	hold(r, HOLD_NONE, now);
+}
+
+/* ---- Rows and questions ---- */
+
+void round_row(const struct round *r, struct round_row *row)
+{
+	*row = r->durable;
+	if (r->task != TASK_COMMIT)
+		return;
+	if (r->commit == ROUND_COMMIT_TRAINED)
+		*row = (struct round_row){
+			.round = r->number, .sequence = r->durable.sequence + 1, .point = ROUND_TRAINED};
+	else if (r->commit == ROUND_COMMIT_MIXED)
+		row->point = ROUND_MIXED;
+}
+
+void round_edge_row(const struct round *r, size_t edge, struct round_edge_row *row)
+{
+	struct round_row site;
+
+	round_row(r, &site);
+	edge_row(&r->edges[edge], r->task == TASK_COMMIT && r->commit == ROUND_COMMIT_MIXED, site.sequence, row);
+}
+
+bool round_decision(const struct round *r, size_t edge, struct round_word *word)
+{
+	*word = r->edges[edge].decision;
+	return r->task == TASK_COMMIT && r->edges[edge].decided;
+}
+
+/* Into an ascending list without duplicates and without 0; the new length. */
+static size_t insert(uint64_t *sorted, size_t n, size_t max, uint64_t value)
+{
+	size_t i = 0;
+
+	while (i < n && sorted[i] < value)
+		i++;
+	if (!value || n == max || (i < n && sorted[i] == value))
+		return n;
+	memmove(&sorted[i + 1], &sorted[i], (n - i) * sizeof(*sorted));
+	sorted[i] = value;
+	return n + 1;
+}
+
+size_t round_pins(const struct round *r, uint64_t *versions, size_t max)
+{
+	struct round_edge_row row;
+	struct round_row site;
+	size_t n;
+
+	round_row(r, &site);
+	n = insert(versions, 0, max, site.sequence);
+	for (size_t i = 0; i < r->edge_count; i++) {
+		if (r->edges[i].removed)
+			continue;
+		round_edge_row(r, i, &row);
+		if (row.word.number > row.acknowledged)
+			n = insert(versions, n, max, row.word.a);
+		for (uint32_t k = 0; k < row.held_count; k++)
+			n = insert(versions, n, max, row.held[k]);
+	}
+	return n;
+}
+
+void round_greet(struct round *r, size_t edge, struct round_greeting *out)
+{
+	struct edge *e = &r->edges[edge];
+
+	*out = (struct round_greeting){.sequence = r->durable.sequence,
+		.have = e->have_durable,
+		.word_sent = e->word.number,
+		.word_applied = e->applied_durable,
+		.round = r->durable.round,
+		.degree = own_degree(r),
+		.finished = r->durable.round >= r->settings.rounds};
+	e->told_have = e->have_durable;
+	e->told_applied = e->applied_durable;
+}
+
+size_t round_edge_count(const struct round *r)
+{
+	return r->edge_count;
+}
+
+void round_status(const struct round *r, struct round_status *out)
+{
+	*out = (struct round_status){.state = r->task == TASK_COMMIT ? ROUND_STATE_COMMITTING : r->state,
+		.durable = r->durable,
+		.round = r->number,
+		.degree = own_degree(r),
+		.finished = r->durable.round >= r->settings.rounds,
+		.gather_ms = r->gather_ms};
+}
+
+void round_edge_status(const struct round *r, size_t edge, struct round_edge_status *out)
+{
+	const struct edge *e = &r->edges[edge];
+
+	*out = (struct round_edge_status){.lower = e->lower,
+		.presence = e->presence,
+		.behind = e->behind,
+		.finished = e->finished,
+		.removed = e->removed,
+		.have = e->have,
+		.have_durable = e->have_durable,
+		.applied = e->applied,
+		.applied_durable = e->applied_durable,
+		.acknowledged = e->acked,
+		.sent = e->sent,
+		.word = e->word,
+		.word_acknowledged = e->acknowledged,
+		.peer_round = e->peer_round,
+		.degree = e->degree};
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rounds of a few sites against faults, thousands of times; SAKIORI_SIM_SEEDS sets how often, for check-sim. */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sim/round_world.h"
+
+static uint64_t seeds(uint64_t usual)
+{
+	const char *more = getenv("SAKIORI_SIM_SEEDS");
+
+	return more && *more ? strtoull(more, NULL, 10) : usual;
+}
+
+/* One of many worlds: size, shape and faults follow from the seed. */
+static struct world_settings world_of(uint64_t seed)
+{
+	static const double loss[] = {0, 0.01, 0.05, 0.2}, crash[] = {0, 0.002, 0.01}, freeze[] = {0, 0.01};
+
+	return (struct world_settings){.seed = seed,
+		.sites = 2 + seed % 5,
+		.full = seed / 5 % 2,
+		.rounds = 8,
+		.loss = loss[seed / 10 % 4],
+		.crash = crash[seed / 40 % 3],
+		.freeze = freeze[seed / 120 % 2]};
+}
+
+static void fail_with(const struct world_settings *set, const struct world_result *result)
+{
+	ck_abort_msg("seed %" PRIu64 " site %u at %" PRIu64 " ms: %s", set->seed, result->site, result->virtual_ms,
+		result->broken);
+}
+
+START_TEST(sites_without_faults_count_every_edge_every_round)
+{
+	struct world_settings set = {.seed = 1, .sites = 4, .full = true, .rounds = 20};
+	struct world_result result;
+
+	world_run(&set, &result);
+	if (result.broken)
+		fail_with(&set, &result);
+	/* Six edges; the first sessions may come up in the course of the first rounds. */
+	ck_assert_uint_ge(result.words, 6 * 18);
+	ck_assert_uint_le(result.words, 6 * 20);
+	ck_assert_uint_le(result.snapshots, 6 * 4);
+}
+END_TEST
+
+START_TEST(no_fault_moves_the_sum_or_loses_a_round)
+{
+	struct world_result total = {0};
+	uint64_t n = seeds(2400);
+
+	for (uint64_t seed = 1; seed <= n; seed++) {
+		struct world_settings set = world_of(seed);
+		struct world_result result;
+
+		world_run(&set, &result);
+		if (result.broken)
+			fail_with(&set, &result);
+		total.crashes += result.crashes;
+		total.sessions += result.sessions;
+		total.words += result.words;
+		total.snapshots += result.snapshots;
+		total.late_words += result.late_words;
+		total.virtual_ms += result.virtual_ms;
+	}
+	printf("rounds: %" PRIu64 " worlds, %" PRIu64 " crashes, %" PRIu64 " sessions, %" PRIu64 " words (%" PRIu64
+	       " while training), %" PRIu64 " snapshots, %.1f days\n",
+		n, total.crashes, total.sessions, total.words, total.late_words, total.snapshots,
+		(double)total.virtual_ms / 86.4e6);
+	/* The faults did happen. */
+	ck_assert_uint_gt(total.crashes, n / 10);
+	ck_assert_uint_gt(total.late_words, n / 10);
+	ck_assert_uint_gt(total.snapshots, n);
+}
+END_TEST
+
+START_TEST(the_same_seed_is_the_same_run)
+{
+	for (uint64_t seed = 200; seed < 260; seed++) {
+		struct world_settings set = world_of(seed);
+		struct world_result first, again;
+
+		world_run(&set, &first);
+		world_run(&set, &again);
+		ck_assert_uint_eq(first.trace, again.trace);
+	}
+}
+END_TEST
+
+START_TEST(a_planted_mistake_is_caught)
+{
+	for (enum plant plant = PLANT_NONE + 1; plant < PLANT_COUNT; plant++) {
+		struct world_result result = {0};
+
+		for (uint64_t seed = 1; seed <= 2400 && !result.broken; seed++) {
+			struct world_settings set = world_of(seed);
+
+			set.plant = plant;
+			world_run(&set, &result);
+		}
+		if (!result.broken)
+			ck_abort_msg("nobody noticed mistake %d", (int)plant);
+		printf("mistake %d: %s\n", (int)plant, result.broken);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("round");
+	TCase *tcase = tcase_create("round");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 0);
+	tcase_add_test(tcase, sites_without_faults_count_every_edge_every_round);
+	tcase_add_test(tcase, no_fault_moves_the_sum_or_loses_a_round);
+	tcase_add_test(tcase, the_same_seed_is_the_same_run);
+	tcase_add_test(tcase, a_planted_mistake_is_caught);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

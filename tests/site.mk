@@ -1,0 +1,6 @@
+if HAVE_CHECK
+check_PROGRAMS += tests/check_round
+tests_check_round_SOURCES = tests/check_round.c tests/sim/round_world.c tests/sim/round_world.h
+tests_check_round_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) -I$(top_srcdir)/tests
+tests_check_round_LDADD = $(GOSSIP_LIBS) $(CHECK_LIBS) -lm
+endif
