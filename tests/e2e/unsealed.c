@@ -22,9 +22,12 @@ int main(int argc, char **argv)
 		struct wire_message message = {.kind = WIRE_CHUNK};
 		message.chunk.sequence = 1;
 		message.chunk.offset = at;
-		message.chunk.data = payload + at;
+		message.chunk.data = payload + at; /* borrowed */
 		message.chunk.size = size - at < WIRE_CHUNK_MAX ? size - at : WIRE_CHUNK_MAX;
-		wire_encode(&message, &out);
+		if (wire_encode(&message, &out, &f) != 0) {
+			fprintf(stderr, "unsealed: %s\n", f.text);
+			return 1;
+		}
 	}
 	fwrite(out.data, 1, out.size, stdout);
 	writer_fini(&out);
