@@ -12,6 +12,22 @@ check_PROGRAMS += tests/check_identity
 tests_check_identity_SOURCES = tests/check_identity.c
 tests_check_identity_CPPFLAGS = $(NET_TEST_CPPFLAGS)
 tests_check_identity_LDADD = $(NET_TEST_LIBS)
+
+check_PROGRAMS += tests/check_wire
+tests_check_wire_SOURCES = tests/check_wire.c
+tests_check_wire_CPPFLAGS = $(NET_TEST_CPPFLAGS)
+tests_check_wire_LDADD = $(NET_TEST_LIBS)
+
+check_PROGRAMS += tests/check_peer
+tests_check_peer_SOURCES = tests/check_peer.c
+tests_check_peer_CPPFLAGS = $(NET_TEST_CPPFLAGS)
+tests_check_peer_LDADD = $(NET_TEST_LIBS)
+
+check_PROGRAMS += tests/check_link
+tests_check_link_SOURCES = tests/check_link.c
+tests_check_link_CPPFLAGS = $(NET_TEST_CPPFLAGS) $(UV_CFLAGS)
+tests_check_link_LDADD = $(NET_TEST_LIBS)
+THREADED_TESTS += tests/check_link
 endif
 endif
 EXTRA_DIST += \
