@@ -14,7 +14,16 @@
 #define CLI_CORE_COMMANDS(X) X(tokenize, "show what the model's tokenizer makes of a text")
 
 /* Those that need the daemon's libraries; left out by --disable-daemon. */
-#define CLI_DAEMON_COMMANDS(X)
+#define CLI_DAEMON_COMMANDS(X)                                                                                         \
+	X(status, "state, round, losses and trouble of the site")                                                      \
+	X(peers, "the neighbours, and what to do about trouble")                                                       \
+	X(rounds, "the last rounds, or each as it comes")                                                              \
+	X(pause, "stop training after the running round")                                                              \
+	X(resume, "go on training")                                                                                    \
+	X(drain, "stop training until it is safe to stop the daemon")                                                  \
+	X(wait, "wait for a round or for peers")                                                                       \
+	X(log, "the daemon's last log lines")                                                                          \
+	X(reload, "read the configuration again")
 
 struct cli_command {
 	const char *name; /* NULL ends a table */

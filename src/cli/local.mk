@@ -8,6 +8,15 @@ sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 if DAEMON
 sakiori_SOURCES += \
 	%D%/daemon_commands.c \
+	%D%/human.h %D%/human.c \
+	%D%/admin_client.h %D%/admin_client.c \
+	%D%/cmd_status.c \
+	%D%/cmd_peers.c \
+	%D%/cmd_rounds.c \
+	%D%/cmd_pause.c \
+	%D%/cmd_wait.c \
+	%D%/cmd_log.c \
+	%D%/cmd_reload.c \
 	# end
 # What the commands use, each archive before those it needs.
 sakiori_LDADD = libtext.a $(PCRE2_LIBS) $(FORMATS_LIBS)
