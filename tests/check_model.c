@@ -91,9 +91,9 @@ static void open_golden(struct golden *g, const struct model_shape *shape)
 static void close_golden(struct golden *g)
 {
 	for (int i = 0; i < BATCHES; i++) {
-		free((void *)g->batches[i].ids);
-		free((void *)g->batches[i].labels);
-		free((void *)g->batches[i].row_offsets);
+		free(g->batches[i].ids);
+		free(g->batches[i].labels);
+		free(g->batches[i].row_offsets);
 	}
 	free(g->adapter);
 	free(g->gradient);
@@ -169,7 +169,11 @@ static double differentiate(struct fixture *x, const struct batch *batch, bool r
 	for (size_t row = 0; row < (row_by_row ? batch->rows : 1); row++) {
 		uint32_t start = batch->row_offsets[row], length = batch->row_offsets[row + 1] - start;
 		uint32_t offsets[2] = {0, length};
-		struct batch one = {length, 1, batch->ids + start, batch->labels + start, offsets};
+		struct batch one = {.tokens = length,
+			.rows = 1,
+			.ids = batch->ids + start,
+			.labels = batch->labels + start,
+			.row_offsets = offsets};
 		model_differentiate(
 			&x->model, row_by_row ? &one : batch, x->adapter, x->optim.gradient, 1.0f / (float)n);
 	}

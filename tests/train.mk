@@ -1,7 +1,33 @@
+# tests of train
 if HAVE_CHECK
-check_PROGRAMS += tests/check_lora
+check_PROGRAMS += \
+	tests/check_lora \
+	tests/check_optim \
+	tests/check_checkpoint \
+	tests/check_model \
+	tests/check_trainer \
+	# end
 tests_check_lora_SOURCES = tests/check_lora.c
 tests_check_lora_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_lora_LDADD = libtrain.a $(BASE_LIBS) $(CHECK_LIBS) -lm
+tests_check_optim_SOURCES = tests/check_optim.c
+tests_check_optim_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_optim_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
+tests_check_checkpoint_SOURCES = tests/check_checkpoint.c
+tests_check_checkpoint_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_checkpoint_LDADD = libtrain.a $(FORMATS_LIBS) $(CHECK_LIBS)
+tests_check_model_SOURCES = tests/check_model.c
+tests_check_model_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_model_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
+tests_check_trainer_SOURCES = tests/check_trainer.c
+tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_trainer_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
-EXTRA_DIST += tests/golden/adapter.py tests/golden/make_train_golden.py tests/golden/train_golden.safetensors
+EXTRA_DIST += \
+	tests/golden/adapter.py \
+	tests/golden/make_train_golden.py \
+	tests/golden/train_golden.safetensors \
+	tests/golden/make_rows.py \
+	tests/golden/rows.jsonl \
+	tests/golden/rows_eval.jsonl \
+	# end

@@ -2,6 +2,10 @@ bin_PROGRAMS += sakiori
 sakiori_SOURCES = \
 	%D%/sakiori.c \
 	%D%/cli.h %D%/cli.c \
+	%D%/engine.h %D%/engine.c \
+	%D%/cmd_train.c \
+	%D%/cmd_eval.c \
+	%D%/cmd_generate.c \
 	%D%/cmd_tokenize.c \
 	# end
 sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
@@ -19,10 +23,10 @@ sakiori_SOURCES += \
 	%D%/cmd_reload.c \
 	# end
 # What the commands use, each archive before those it needs.
-sakiori_LDADD = libtext.a $(PCRE2_LIBS) $(FORMATS_LIBS)
+sakiori_LDADD = $(TRAIN_LIBS)
 else
 sakiori_SOURCES += \
 	%D%/no_daemon_commands.c \
 	# end
-sakiori_LDADD = libtext.a $(PCRE2_LIBS) $(FORMATS_LIBS)
+sakiori_LDADD = $(TRAIN_LIBS)
 endif

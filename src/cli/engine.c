@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/engine.h"
+
+#include <string.h>
+
+#include "cli/cli.h"
+
+int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f)
+{
+	if (strcmp(word, "bf16") == 0)
+		*out = TRAINER_BF16;
+	else if (strcmp(word, "f32") == 0)
+		*out = TRAINER_F32;
+	else if (strcmp(word, "fp8") == 0 || strcmp(word, "q4") == 0 || strcmp(word, "as-stored") == 0)
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "--base-dtype %s is not built yet; use bf16 or f32", word);
+	else
+		return fault_set(f, SAKIORI_EUSAGE, "--base-dtype: expected bf16 or f32, found '%.40s'", word);
+	return 0;
+}
+
+int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f)
+{
+	if (strcmp(word, "truncate") == 0)
+		*out = TRAINER_TRUNCATE;
+	else if (strcmp(word, "refuse") == 0)
+		*out = TRAINER_REFUSE;
+	else
+		return fault_set(f, SAKIORI_EUSAGE, "--over-long: expected truncate or refuse, found '%.40s'", word);
+	return 0;
+}
+
+int engine_read_schedule(const char *word, enum schedule *out, struct fault *f)
+{
+	if (strcmp(word, "constant") == 0)
+		*out = SCHEDULE_CONSTANT;
+	else if (strcmp(word, "linear") == 0)
+		*out = SCHEDULE_LINEAR;
+	else if (strcmp(word, "cosine") == 0)
+		*out = SCHEDULE_COSINE;
+	else
+		return fault_set(
+			f, SAKIORI_EUSAGE, "--schedule: expected constant, linear or cosine, found '%.40s'", word);
+	return 0;
+}
+
+void engine_show_loading(void *unused, const char *what, size_t done, size_t total)
+{
+	(void)unused;
+	cli_progress("reading the %s: %3.0f %%", what, total ? 100.0 * (double)done / (double)total : 100.0);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands that load a model share: reading their words, and showing how far loading is. Main thread only. */
+#pragma once
+#include <stddef.h>
+
+#include "base/err.h"
+#include "train/trainer.h"
+
+/* Each reads one option's word; a word it does not know is SAKIORI_EUSAGE with a sentence. */
+int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f);
+int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f);
+int engine_read_schedule(const char *word, enum schedule *out, struct fault *f);
+
+/* For `progress` of trainer_config and generator_config. */
+void engine_show_loading(void *unused, const char *what, size_t done, size_t total);
