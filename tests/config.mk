@@ -15,4 +15,8 @@ else
 tests_fuzz_fuzz_config_SOURCES += tests/fuzz/replay.c
 endif
 endif
-EXTRA_DIST += tests/fuzz/corpus/config etc/sakiorid.conf
+EXTRA_DIST += tests/fuzz/corpus/config
+if DAEMON
+TESTS += tests/e2e/init.sh tests/e2e/unit_file.sh
+endif
+EXTRA_DIST += tests/e2e/init.sh tests/e2e/unit_file.sh

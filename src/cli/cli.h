@@ -19,6 +19,9 @@
 
 /* Those that need the daemon's libraries; left out by --disable-daemon. */
 #define CLI_DAEMON_COMMANDS(X)                                                                                         \
+	X(init, "write a commented configuration and make this site's keys")                                           \
+	X(keygen, "make an identity key or a network secret")                                                          \
+	X(id, "print the string by which neighbours pin this site")                                                    \
 	X(status, "state, round, losses and trouble of the site")                                                      \
 	X(peers, "the neighbours, and what to do about trouble")                                                       \
 	X(rounds, "the last rounds, or each as it comes")                                                              \

@@ -12,6 +12,9 @@ sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 if DAEMON
 sakiori_SOURCES += \
 	%D%/daemon_commands.c \
+	%D%/cmd_init.c \
+	%D%/cmd_keygen.c \
+	%D%/cmd_id.c \
 	%D%/human.h %D%/human.c \
 	%D%/admin_client.h %D%/admin_client.c \
 	%D%/cmd_status.c \
@@ -23,7 +26,7 @@ sakiori_SOURCES += \
 	%D%/cmd_reload.c \
 	# end
 # What the commands use, each archive before those it needs.
-sakiori_LDADD = $(TRAIN_LIBS)
+sakiori_LDADD = libnet.a libconf.a $(LIBCONFIG_LIBS) $(TRAIN_LIBS)
 else
 sakiori_SOURCES += \
 	%D%/no_daemon_commands.c \
