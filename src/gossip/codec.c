@@ -24,19 +24,12 @@ static size_t piece_at(size_t start, size_t n)
 /* The first of n elements that is not finite or beyond the limit; n if there is none. */
 static size_t first_beyond(const float *v, size_t n, float limit)
 {
-	/* As integers, magnitudes order like the numbers and NaN lies above them all. */
-	uint32_t top = 0, most;
-	memcpy(&most, &limit, sizeof most);
-#pragma omp simd reduction(max : top)
-	for (size_t i = 0; i < n; i++) {
-		uint32_t bits;
-		memcpy(&bits, v + i, sizeof bits);
-		bits &= 0x7fffffffu;
-		top = bits > top ? bits : top;
-	}
-	if (top <= most)
-		return n;
+	/* first without leaving early, which is what vectorizes; NaN is neither below nor above */
+	int bad = 0;
+#pragma omp simd reduction(| : bad)
 	for (size_t i = 0; i < n; i++)
+		bad |= !(v[i] <= limit) | !(v[i] >= -limit);
+	for (size_t i = 0; bad && i < n; i++)
 		if (!(v[i] <= limit && v[i] >= -limit))
 			return i;
 	return n;
@@ -144,13 +137,14 @@ size_t codec_snapshot_bytes(size_t n)
 	return size_mul(n, sizeof(float), &total) ? total : 0;
 }
 
-static float load_f32(const uint8_t *bytes)
+static void load_piece(const uint8_t *bytes, float *out, size_t n)
 {
-	uint32_t bits =
-		(uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-	float value;
-	memcpy(&value, &bits, sizeof value);
-	return value;
+#pragma omp simd
+	for (size_t i = 0; i < n; i++) {
+		const uint8_t *b = bytes + 4 * i;
+		uint32_t bits = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+		memcpy(out + i, &bits, sizeof bits);
+	}
 }
 
 void codec_snapshot_encode(const float *replica, size_t n, uint8_t *out)
@@ -168,12 +162,14 @@ int codec_snapshot_apply(const uint8_t *payload, size_t size, float *replica, si
 	if (size != codec_snapshot_bytes(n))
 		return fault_set(f, SAKIORI_EMISMATCH, "snapshot: %zu bytes, expected %zu for %zu elements", size,
 			codec_snapshot_bytes(n), n);
-	for (size_t i = 0; i < n; i++) {
-		float value = load_f32(payload + 4 * i);
-		if (!(value <= CODEC_LIMIT && value >= -CODEC_LIMIT))
-			return refuse_beyond(f, "snapshot", i, CODEC_LIMIT);
+	for (size_t start = 0; start < n; start += PIECE) {
+		float piece[PIECE];
+		size_t count = piece_at(start, n);
+		load_piece(payload + 4 * start, piece, count);
+		size_t bad = first_beyond(piece, count, CODEC_LIMIT);
+		if (bad < count)
+			return refuse_beyond(f, "snapshot", start + bad, CODEC_LIMIT);
 	}
-	for (size_t i = 0; i < n; i++)
-		replica[i] = load_f32(payload + 4 * i);
+	load_piece(payload, replica, n);
 	return 0;
 }
