@@ -11,6 +11,12 @@ libdaemon_a_SOURCES = \
 	%D%/engine.h %D%/engine.c \
 	%D%/store.h %D%/store.c \
 	%D%/store_image.h %D%/store_image.c \
+	%D%/parts.h \
+	%D%/answers.c \
+	%D%/publish.c \
+	%D%/reload.c \
+	%D%/site_effects.c \
+	%D%/daemon.h %D%/daemon.c \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
 endif

@@ -17,31 +17,44 @@ struct hashes {
 	char (*replicas)[HASH_HEX_SIZE]; /* one an edge, "" where unchanged */
 };
 
-static int write_objects(struct store *s, const struct site_image *image, struct hashes *h, struct fault *f)
+/* Whether a vector needs no file now. One that was never named is written even if nothing changed it. */
+static bool is_stored(struct store *s, const char *kind, const char *peer, uint64_t version, bool changed)
 {
-	struct store_tensor model = {"x", STORE_F32, image->x, image->size};
-	int rc = store_write_object(s, &model, 1, h->model, f);
-	if (rc == 0 && image->moments_changed) {
-		struct store_tensor moments[] = {
-			{"m", STORE_F32, image->m, image->size}, {"v", STORE_F32, image->v, image->size}};
-		rc = store_write_object(s, moments, 2, h->moments, f);
-	}
-	if (rc == 0 && image->self_changed) {
-		struct store_tensor own = {"replica", STORE_F32, image->self, image->size};
-		rc = store_write_object(s, &own, 1, h->own, f);
-	}
-	if (rc == 0 && image->self_changed && image->row.sequence > 0) {
-		struct store_tensor update = {"payload", STORE_BYTES, image->payload, codec_payload_bytes(image->size)};
-		rc = store_write_object(s, &update, 1, h->update, f);
-	}
+	char hash[HASH_HEX_SIZE];
+	return !changed && store_find_object(s, kind, peer, version, hash, NULL) == 0;
+}
+
+static int write_replicas(struct store *s, const struct site_image *image, struct hashes *h, struct fault *f)
+{
+	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < image->edge_count; i++) {
 		const struct site_edge_row *edge = &image->edges[i];
-		if (!edge->replica_changed || edge->replica == NULL || edge->numbers.have == 0)
+		char peer[HASH_HEX_SIZE];
+		hex_encode(edge->id, IDENTITY_KEY_SIZE, peer);
+		if (edge->replica == NULL || edge->numbers.have == 0 ||
+			is_stored(s, "replica", peer, 0, edge->replica_changed))
 			continue;
 		struct store_tensor replica = {"replica", STORE_F32, edge->replica, image->size};
 		rc = store_write_object(s, &replica, 1, h->replicas[i], f);
 	}
 	return rc;
+}
+
+static int write_objects(struct store *s, const struct site_image *image, struct hashes *h, struct fault *f)
+{
+	struct store_tensor model = {"x", STORE_F32, image->x, image->size};
+	struct store_tensor moments[] = {
+		{"m", STORE_F32, image->m, image->size}, {"v", STORE_F32, image->v, image->size}};
+	struct store_tensor own = {"replica", STORE_F32, image->self, image->size};
+	struct store_tensor update = {"payload", STORE_BYTES, image->payload, codec_payload_bytes(image->size)};
+	int rc = store_write_object(s, &model, 1, h->model, f);
+	if (rc == 0 && !is_stored(s, "moments", "", 0, image->moments_changed))
+		rc = store_write_object(s, moments, 2, h->moments, f);
+	if (rc == 0 && !is_stored(s, "own", "", image->row.sequence, image->self_changed))
+		rc = store_write_object(s, &own, 1, h->own, f);
+	if (rc == 0 && image->row.sequence > 0 && !is_stored(s, "update", "", 0, image->self_changed))
+		rc = store_write_object(s, &update, 1, h->update, f);
+	return rc == 0 ? write_replicas(s, image, h, f) : rc;
 }
 
 static int put_hash(struct store *s, const char *key, const uint8_t hash[static HASH_SIZE], struct fault *f)
