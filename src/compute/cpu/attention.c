@@ -97,16 +97,20 @@ static bool call_check(struct attention_call *c)
 		return false;
 	}
 	const uint32_t *kv = a->kv_offsets ? a->kv_offsets : c->t->row_offsets;
-	size_t longest = 1;
+	size_t longest = 1, most_queries = 1;
 	for (size_t row = 0; row < c->t->rows; row++) {
-		size_t count = kv[row + 1] - kv[row];
+		size_t count = kv[row + 1] - kv[row], queries = c->t->row_offsets[row + 1] - c->t->row_offsets[row];
 		longest = count > longest ? count : longest;
-		if (count < c->t->row_offsets[row + 1] - c->t->row_offsets[row])
+		most_queries = queries > most_queries ? queries : most_queries;
+		if (count < queries)
 			device_fail(d, SAKIORI_EINVAL, "row %zu has more queries than keys", row);
 	}
 	c->keys_padded = (longest + TILE_KEYS - 1) / TILE_KEYS * TILE_KEYS;
 	c->group = a->heads / a->kv_heads;
 	c->queries = TILE_ROWS / c->group ? TILE_ROWS / c->group : 1;
+	/* Generating asks for one query a row; halving keeps the number of plans small. */
+	while (c->queries / 2 >= most_queries)
+		c->queries /= 2;
 	c->rows = c->queries * c->group;
 	return !d->fault.code;
 }
