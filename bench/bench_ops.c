@@ -19,8 +19,8 @@ static const struct {
 	size_t out, in;
 } shapes[LINEARS] = {
 	{"q", HIDDEN, HIDDEN},
-	{"k", KV_HEADS * HEAD_DIM, HIDDEN},
-	{"v", KV_HEADS * HEAD_DIM, HIDDEN},
+	{"k", KV_HEADS *HEAD_DIM, HIDDEN},
+	{"v", KV_HEADS *HEAD_DIM, HIDDEN},
 	{"o", HIDDEN, HIDDEN},
 	{"gate", INNER, HIDDEN},
 	{"up", INNER, HIDDEN},
@@ -102,14 +102,22 @@ static void init_linears(struct bench *b, enum dtype storage)
 {
 	for (int l = 0; l < LINEARS; l++) {
 		size_t out = shapes[l].out, in = shapes[l].in;
-		b->weight[l] = b->d->ops->weight_new(b->d, out, in, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &in);
-		b->linear[l] = (struct lora_linear){.weight = b->weight[l], .rank = RANK, .scale = 2, .a = random_floats(b, RANK * in),
-			.b = random_floats(b, RANK * out), .grad_a = random_floats(b, RANK * in), .grad_b = random_floats(b, RANK * out),
-			.s = random_act(b, b->n * RANK), .y = random_act(b, b->n * out)};
+		b->weight[l] = b->d->ops->weight_new(
+			b->d, out, in, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &in);
+		b->linear[l] = (struct lora_linear){.weight = b->weight[l],
+			.rank = RANK,
+			.scale = 2,
+			.a = random_floats(b, RANK * in),
+			.b = random_floats(b, RANK * out),
+			.grad_a = random_floats(b, RANK * in),
+			.grad_b = random_floats(b, RANK * out),
+			.s = random_act(b, b->n * RANK),
+			.y = random_act(b, b->n * out)};
 		b->linear[l].dy = b->linear[l].y;
 	}
 	size_t hidden = HIDDEN;
-	b->head = b->d->ops->weight_new(b->d, VOCABULARY, HIDDEN, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &hidden);
+	b->head = b->d->ops->weight_new(
+		b->d, VOCABULARY, HIDDEN, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &hidden);
 }
 
 static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
@@ -150,9 +158,16 @@ static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
 	}
 	offsets[rows] = (uint32_t)n;
 	b->t = (struct tokens){.count = n, .row_offsets = offsets, .rows = rows};
-	b->rope = (struct rope){.cosine = random_floats(b, ROW * 32), .sine = random_floats(b, ROW * 32), .half = 32, .head_dim = HEAD_DIM};
-	b->attention = (struct attention){.heads = HEADS, .kv_heads = KV_HEADS, .head_dim = HEAD_DIM, .scale = 0.125f,
-		.q_stride = HIDDEN, .kv_stride = KV_HEADS * HEAD_DIM};
+	b->rope = (struct rope){.cosine = random_floats(b, ROW * 32),
+		.sine = random_floats(b, ROW * 32),
+		.half = 32,
+		.head_dim = HEAD_DIM};
+	b->attention = (struct attention){.heads = HEADS,
+		.kv_heads = KV_HEADS,
+		.head_dim = HEAD_DIM,
+		.scale = 0.125f,
+		.q_stride = HIDDEN,
+		.kv_stride = KV_HEADS * HEAD_DIM};
 }
 
 static void *input_of(struct bench *b, int l)
@@ -167,7 +182,8 @@ static void product(struct bench *b)
 
 static void product_back(struct bench *b)
 {
-	b->d->ops->matmul_backward(b->d, b->n, b->linear[b->which].dy, b->weight[b->which], b->which == DOWN ? b->wide2 : b->y, false);
+	b->d->ops->matmul_backward(
+		b->d, b->n, b->linear[b->which].dy, b->weight[b->which], b->which == DOWN ? b->wide2 : b->y, false);
 }
 
 static void forward(struct bench *b)
@@ -177,8 +193,8 @@ static void forward(struct bench *b)
 
 static void backward(struct bench *b)
 {
-	b->d->ops->lora_backward(
-		b->d, &b->t, input_of(b, b->which), &b->linear[b->which], 1, b->which == DOWN ? b->wide2 : b->y, false, NULL);
+	b->d->ops->lora_backward(b->d, &b->t, input_of(b, b->which), &b->linear[b->which], 1,
+		b->which == DOWN ? b->wide2 : b->y, false, NULL);
 }
 
 static void norm_forward(struct bench *b)
@@ -213,7 +229,8 @@ static void attention(struct bench *b)
 
 static void attention_backward(struct bench *b)
 {
-	b->d->ops->attention_backward(b->d, &b->attention, &b->t, b->q, b->k, b->v, b->out, b->lse, b->dout, b->dq, b->dk, b->dv);
+	b->d->ops->attention_backward(
+		b->d, &b->attention, &b->t, b->q, b->k, b->v, b->out, b->lse, b->dout, b->dq, b->dk, b->dv);
 }
 
 static void loss(struct bench *b)
@@ -224,7 +241,8 @@ static void loss(struct bench *b)
 
 static void adamw(struct bench *b)
 {
-	struct adamw a = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .step = 3, .gradient_scale = 1};
+	struct adamw a = {
+		.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .step = 3, .gradient_scale = 1};
 	b->d->ops->adamw(b->d, &a, b->flat[0], b->flat[1], b->flat[2], b->flat[3], 4884480);
 }
 
@@ -269,7 +287,8 @@ static void layer_backward(struct bench *b)
 }
 
 /* flops or bytes of one run; 0: not told */
-static double report(struct bench *b, const char *op, const char *shape, void (*f)(struct bench *), double flops, double bytes)
+static double report(
+	struct bench *b, const char *op, const char *shape, void (*f)(struct bench *), double flops, double bytes)
 {
 	double t = best(f, b);
 	printf("{\"op\":\"%s\"", op);
@@ -313,7 +332,8 @@ static void summary(struct bench *b)
 	double c = report(b, "cross_entropy", NULL, loss, 4.0 * n * HIDDEN * VOCABULARY, 0);
 	double step = 30 * (f + k) + c;
 	double flops = 30 * (2 * base + 3 * pair + 3 * attended) + 4.0 * n * HIDDEN * VOCABULARY;
-	printf("{\"op\":\"summary\",\"act\":\"%s\",\"threads\":%u,\"ceiling_gflops\":%.1f,\"step_seconds\":%.3f,\"tokens_per_second\":%.0f,"
+	printf("{\"op\":\"summary\",\"act\":\"%s\",\"threads\":%u,\"ceiling_gflops\":%.1f,\"step_seconds\":%.3f,"
+	       "\"tokens_per_second\":%.0f,"
 	       "\"share_of_ceiling\":%.3f}\n",
 		dtype_name(b->d->act), b->d->threads, b->ceiling, step, n / step, flops / step * 1e-9 / b->ceiling);
 }

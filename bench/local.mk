@@ -2,7 +2,6 @@
 EXTRA_PROGRAMS += bench/bench_codec
 bench_bench_codec_SOURCES = bench/bench_codec.c
 bench_bench_codec_LDADD = $(GOSSIP_LIBS)
-# bench
 EXTRA_PROGRAMS += bench/bench_ops
 bench_bench_ops_SOURCES = bench/bench_ops.c
 bench_bench_ops_LDADD = $(COMPUTE_LIBS)

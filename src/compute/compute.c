@@ -35,13 +35,15 @@ static int open_module(const struct device_config *config, struct device **out, 
 	static const char path[] = PKGLIBDIR "/sakiori-cuda.so";
 	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!module)
-		return fault_set(f, SAKIORI_EDEVICE, "device %s: cannot load the CUDA backend: %s; install it, or set device to \"cpu\"",
+		return fault_set(f, SAKIORI_EDEVICE,
+			"device %s: cannot load the CUDA backend: %s; install it, or set device to \"cpu\"",
 			config->name, dlerror());
 	sakiori_backend *backend = NULL;
 	void *symbol = dlsym(module, "sakiori_backend");
 	memcpy(&backend, &symbol, sizeof backend);
 	if (!backend)
-		return fault_set(f, SAKIORI_EDEVICE, "device %s: %s has no symbol sakiori_backend; reinstall it", config->name, path);
+		return fault_set(f, SAKIORI_EDEVICE, "device %s: %s has no symbol sakiori_backend; reinstall it",
+			config->name, path);
 	int rc = backend(DEVICE_ABI, config, out, f);
 	if (rc)
 		return fault_wrap(f, "device %s", config->name);
@@ -49,7 +51,8 @@ static int open_module(const struct device_config *config, struct device **out, 
 		unsigned found = (unsigned)(*out)->ops->abi;
 		(*out)->ops->close(*out);
 		*out = NULL;
-		return fault_set(f, SAKIORI_EMISMATCH, "device %s: %s has interface %u, this program has %d; install both from one release",
+		return fault_set(f, SAKIORI_EMISMATCH,
+			"device %s: %s has interface %u, this program has %d; install both from one release",
 			config->name, path, found, DEVICE_ABI);
 	}
 	return 0;

@@ -74,7 +74,8 @@ struct tokens {
 	size_t count;                /* N: tokens of the buffers */
 	const uint32_t *row_offsets; /* (rows + 1), first 0, last N; NULL where an operation does not need rows */
 	size_t rows;
-	const uint32_t *index; /* optional: only these tokens (ascending, each < N) are computed, the others stay untouched */
+	const uint32_t
+		*index; /* optional: only these tokens (ascending, each < N) are computed, the others stay untouched */
 	size_t index_count;
 };
 
@@ -122,7 +123,7 @@ struct lora_linear {
 	size_t rank;
 	float scale; /* alpha / rank */
 	void *y;     /* forward: act (N, rows), written */
-	void *s;     /* act (N, rank): x A^T, written by forward, read by backward; NULL in a forward that nobody differentiates */
+	void *s; /* act (N, rank): x A^T, written by forward, read by backward; NULL in a forward that nobody differentiates */
 	const void *dy;                         /* backward: act (N, rows) */
 	float *grad_a;                          /* backward: (rank, cols), added to; NULL: not wanted */
 	float *grad_b;                          /* backward: (rows, rank), added to; NULL: not wanted */
@@ -216,14 +217,18 @@ struct device_ops {
 
 	/* Weights. weight_new calls fill() for ascending row ranges; no f32 copy of the whole matrix ever exists. storage: f32 or bf16;
 	 * a bf16 device takes bf16 only, other devices round to bf16 when asked to. uses: enum weight_use bits. NULL after a failure. */
-	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self);
+	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses,
+		weight_fill *fill, void *self);
 	void (*weight_free)(struct device *d, struct weight *w); /* NULL is fine */
 	/* A new weight of the n listed (host indices) rows or columns, in the order of the list. */
-	struct weight *(*weight_slice)(struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
+	struct weight *(*weight_slice)(
+		struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
 	/* Overwrites elements: host indices (row * cols + col) and values. Visible in every layout after weight_repack. */
-	void (*weight_write)(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n);
+	void (*weight_write)(
+		struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n);
 	/* A new weight W + scale * B A, summed in f32 and rounded once. a (rank, cols), b (rows, rank). */
-	struct weight *(*weight_merged)(struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale);
+	struct weight *(*weight_merged)(
+		struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale);
 	/* Makes all layouts agree after weight_write. */
 	void (*weight_repack)(struct device *d, struct weight *w);
 	/* host out (count, cols): rows first .. first+count-1 as they are stored. */
@@ -234,52 +239,60 @@ struct device_ops {
 	/* y (N, rows) = x (N, cols) W^T + bias (NULL: none). */
 	void (*matmul)(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
 	/* dx (N, cols) = dy (N, rows) W, or += when accumulate. */
-	void (*matmul_backward)(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
+	void (*matmul_backward)(
+		struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
 
 	/* The `count` linears (at most 8) share the input x (N, cols): q,k,v together, gate,up together. */
-	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count);
+	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
+		size_t count);
 	/* dx (N, cols) = (or +=) sum over the linears of dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and
 	 * gradient hooks are added to. dx may not overlap x or any dy. row_squares: NULL, or (rows) doubles to which every row's
 	 * own squared norm of (grad_a, grad_b) is added; needs t->row_offsets. */
-	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count, void *dx,
-		bool accumulate, double *row_squares);
+	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x,
+		const struct lora_linear *linears, size_t count, void *dx, bool accumulate, double *row_squares);
 
 	/* out (N, C) = rows ids[t] of w (needs WEIGHT_ROWS or WEIGHT_FORWARD). An id outside the matrix is a failure. */
 	void (*embedding)(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out);
 
 	/* sum = x + delta (delta NULL: sum = x, and sum may be NULL); y = sum / rms(sum) * weight. sum may be x. inverse_rms (N), kept for
 	 * the backward. weight (C). Called again with delta NULL it recomputes y from the kept sum. */
-	void (*norm_forward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta, void *sum,
-		const float *weight, float epsilon, void *y, float *inverse_rms);
+	void (*norm_forward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x,
+		const void *delta, void *sum, const float *weight, float epsilon, void *y, float *inverse_rms);
 	/* dx (N, C) += gradient through the norm: dx holds the residual stream's gradient already. x is the kept sum. */
-	void (*norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x, const float *weight,
-		const float *inverse_rms, void *dx);
+	void (*norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,
+		const float *weight, const float *inverse_rms, void *dx);
 
 	/* In place on x (N, heads, head_dim), tokens `stride` elements apart; positions (N) count from 0 in each row. backward turns back. */
-	void (*rope_forward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x, size_t heads, size_t stride);
-	void (*rope_backward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx, size_t heads, size_t stride);
+	void (*rope_forward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x,
+		size_t heads, size_t stride);
+	void (*rope_backward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx,
+		size_t heads, size_t stride);
 
 	/* out (N, heads * head_dim) dense; log_sum_exp (N, heads), natural, NULL when nobody differentiates. t needs row_offsets. */
-	void (*attention_forward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q, const void *k, const void *v,
-		void *out, float *log_sum_exp);
+	void (*attention_forward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
+		const void *k, const void *v, void *out, float *log_sum_exp);
 	/* Writes (does not add) dq, dk, dv; d_out is dense like out. dq, dk, dv may not overlap any input. */
-	void (*attention_backward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q, const void *k, const void *v,
-		const void *out, const float *log_sum_exp, const void *d_out, void *dq, void *dk, void *dv);
+	void (*attention_backward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
+		const void *k, const void *v, const void *out, const float *log_sum_exp, const void *d_out, void *dq,
+		void *dk, void *dv);
 
 	/* h = f(gate) * up, n elements; h may be gate or up. */
-	void (*activation_forward)(struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
+	void (*activation_forward)(
+		struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
 	/* In place: gate becomes d_gate, up becomes d_up. If h is not NULL the recomputed f(gate) * up is written there; h may be dh. */
-	void (*activation_backward)(struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
+	void (*activation_backward)(
+		struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
 
 	/* hidden (N, C), head (V, C). d_hidden (N, C), NULL for the loss alone, may be hidden: zero for tokens that count nothing. The head
 	 * needs WEIGHT_FORWARD, and WEIGHT_BACKWARD for d_hidden. At most one chunk of (tokens, V) exists at a time. */
-	void (*cross_entropy)(struct device *d, const struct cross_entropy *c, const struct tokens *t, const void *hidden, const struct weight *head,
-		void *d_hidden);
+	void (*cross_entropy)(struct device *d, const struct cross_entropy *c, const struct tokens *t,
+		const void *hidden, const struct weight *head, void *d_hidden);
 	/* logits (N, V) in f32, for generation. */
 	void (*head_logits)(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
 
 	/* One fused update over the flat parameter buffer. */
-	void (*adamw)(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first, float *second, size_t n);
+	void (*adamw)(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first,
+		float *second, size_t n);
 	/* out (1) = sum of squares in a fixed order, accumulated in double. */
 	void (*sum_squares)(struct device *d, const float *x, size_t n, double *out);
 	/* Sums the flat gradient buffer over the devices that train together. One device: does nothing. */
@@ -288,7 +301,8 @@ struct device_ops {
 	/* Blocks of QUANTIZE_BLOCK consecutive elements: scale = max|x|/127 as f16 rounded up; value = floor(x/scale) + [u < frac],
 	 * clamped to +-127; a zero block has scale 0. u of element i is number i % 4 of rng_block(seed, stream, i / 4), 24 bits. A block with an
 	 * element that is not finite, or too large for an f16 scale, gets scale 0x7e00 (NaN) and zero values: the caller must refuse it. */
-	void (*quantize)(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream);
+	void (*quantize)(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed,
+		uint64_t stream);
 	/* out[i] = values[i] * scale of its block, the same bits on every device. */
 	void (*dequantize)(struct device *d, float *out, const int8_t *values, const uint16_t *scales, size_t n);
 };

@@ -15,7 +15,7 @@ static double score(const struct problem *p, size_t token, size_t head, size_t k
 	double s = 0;
 	for (size_t i = 0; i < a->head_dim; i++)
 		s += p->q[token * a->q_stride + head * a->head_dim + i] *
-			p->k[key * a->kv_stride + head / (a->heads / a->kv_heads) * a->head_dim + i];
+		     p->k[key * a->kv_stride + head / (a->heads / a->kv_heads) * a->head_dim + i];
 	s *= (double)a->scale;
 	return a->softcap > 0 ? (double)a->softcap * tanh(s / (double)a->softcap) : s;
 }
@@ -45,7 +45,8 @@ static void naive(const struct problem *p, double *out, double *log_sum_exp)
 					double e = exp(score(p, token, head, kv[row] + j));
 					sum += e;
 					for (size_t i = 0; i < a->head_dim; i++)
-						o[i] += e * p->v[(kv[row] + j) * a->kv_stride + head / (a->heads / a->kv_heads) * a->head_dim + i];
+						o[i] += e * p->v[(kv[row] + j) * a->kv_stride +
+								    head / (a->heads / a->kv_heads) * a->head_dim + i];
 				}
 				for (size_t i = 0; i < a->head_dim; i++)
 					o[i] /= sum;
@@ -79,21 +80,29 @@ static void check_case(enum dtype act, struct attention a, const uint32_t *offse
 	const struct device_ops *ops = d->ops;
 	size_t n = offsets[rows], keys = a.kv_offsets ? a.kv_offsets[rows] : n;
 	size_t q_size = n * a.q_stride, kv_size = keys * a.kv_stride, out_size = n * a.heads * a.head_dim;
-	struct problem p = {.a = a, .offsets = offsets, .rows = rows, .q = fixture_doubles(q_size), .k = fixture_doubles(kv_size),
-		.v = fixture_doubles(kv_size), .d_out = fixture_doubles(out_size)};
-	void *q = fixture_act(d, 1, q_size, p.q), *k = fixture_act(d, 2, kv_size, p.k), *v = fixture_act(d, 3, kv_size, p.v);
+	struct problem p = {.a = a,
+		.offsets = offsets,
+		.rows = rows,
+		.q = fixture_doubles(q_size),
+		.k = fixture_doubles(kv_size),
+		.v = fixture_doubles(kv_size),
+		.d_out = fixture_doubles(out_size)};
+	void *q = fixture_act(d, 1, q_size, p.q), *k = fixture_act(d, 2, kv_size, p.k),
+	     *v = fixture_act(d, 3, kv_size, p.v);
 	void *d_out = fixture_act(d, 4, out_size, p.d_out), *out = ops->alloc(d, out_size * d->act_size);
 	float *log_sum_exp = ops->alloc(d, n * a.heads * sizeof *log_sum_exp);
 	struct tokens t = {.count = n, .row_offsets = offsets, .rows = rows};
 	ops->attention_forward(d, &a, &t, q, k, v, out, log_sum_exp);
-	double *expected = fixture_doubles(out_size), *expected_lse = fixture_doubles(n * a.heads), *lse = fixture_doubles(n * a.heads);
+	double *expected = fixture_doubles(out_size), *expected_lse = fixture_doubles(n * a.heads),
+	       *lse = fixture_doubles(n * a.heads);
 	naive(&p, expected, expected_lse);
 	near_act(d, out, expected, out_size, "out");
 	for (size_t i = 0; i < n * a.heads; i++)
 		lse[i] = (double)log_sum_exp[i];
 	fixture_near(lse, expected_lse, n * a.heads, act == DTYPE_BF16 ? 1e-2 : 1e-6, "log-sum-exp");
 	if (backward) {
-		void *dq = ops->alloc(d, q_size * d->act_size), *dk = ops->alloc(d, kv_size * d->act_size), *dv = ops->alloc(d, kv_size * d->act_size);
+		void *dq = ops->alloc(d, q_size * d->act_size), *dk = ops->alloc(d, kv_size * d->act_size),
+		     *dv = ops->alloc(d, kv_size * d->act_size);
 		double *gradient = fixture_doubles(q_size > kv_size ? q_size : kv_size);
 		ops->attention_backward(d, &a, &t, q, k, v, out, log_sum_exp, d_out, dq, dk, dv);
 		fixture_differences(loss, &p, p.q, q_size, gradient);
@@ -118,8 +127,12 @@ static void check_case(enum dtype act, struct attention a, const uint32_t *offse
 
 static struct attention shape(size_t heads, size_t kv_heads, size_t head_dim)
 {
-	return (struct attention){.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .scale = 1 / sqrtf((float)head_dim),
-		.q_stride = heads * head_dim, .kv_stride = kv_heads * head_dim};
+	return (struct attention){.heads = heads,
+		.kv_heads = kv_heads,
+		.head_dim = head_dim,
+		.scale = 1 / sqrtf((float)head_dim),
+		.q_stride = heads * head_dim,
+		.kv_stride = kv_heads * head_dim};
 }
 
 static const uint32_t packed[] = {0, 1, 6, 6, 17};
@@ -197,7 +210,8 @@ START_TEST(the_backward_over_several_tiles_agrees_with_the_oracle)
 	double *gradient[2][3];
 	for (int exact = 0; exact < 2; exact++) {
 		struct device *d = fixture_open(exact ? DTYPE_F64 : fixture_types[_i], 0);
-		void *q = fixture_act(d, 1, q_size, NULL), *k = fixture_act(d, 2, kv_size, NULL), *v = fixture_act(d, 3, kv_size, NULL);
+		void *q = fixture_act(d, 1, q_size, NULL), *k = fixture_act(d, 2, kv_size, NULL),
+		     *v = fixture_act(d, 3, kv_size, NULL);
 		void *d_out = fixture_act(d, 4, q_size, NULL), *out = d->ops->alloc(d, q_size * d->act_size);
 		void *dq = d->ops->alloc(d, q_size * d->act_size), *dk = d->ops->alloc(d, kv_size * d->act_size),
 		     *dv = d->ops->alloc(d, kv_size * d->act_size);
@@ -214,7 +228,8 @@ START_TEST(the_backward_over_several_tiles_agrees_with_the_oracle)
 		fixture_close(d);
 	}
 	for (int i = 0; i < 3; i++) {
-		fixture_near(gradient[0][i], gradient[1][i], i ? kv_size : q_size, fixture_types[_i] == DTYPE_BF16 ? 2e-2 : 1e-5, "gradient");
+		fixture_near(gradient[0][i], gradient[1][i], i ? kv_size : q_size,
+			fixture_types[_i] == DTYPE_BF16 ? 2e-2 : 1e-5, "gradient");
 		free(gradient[0][i]);
 		free(gradient[1][i]);
 	}

@@ -17,7 +17,8 @@ static void naive_norm(const struct problem *p, double *y)
 		for (size_t i = 0; i < p->c; i++)
 			squares += p->x[t * p->c + i] * p->x[t * p->c + i];
 		for (size_t i = 0; i < p->c; i++)
-			y[t * p->c + i] = p->x[t * p->c + i] / sqrt(squares / (double)p->c + EPSILON) * (double)p->weight[i];
+			y[t * p->c + i] =
+				p->x[t * p->c + i] / sqrt(squares / (double)p->c + EPSILON) * (double)p->weight[i];
 	}
 }
 
@@ -46,9 +47,14 @@ START_TEST(norms_match_finite_differences_and_add_the_residual)
 		struct device *d = fixture_open(fixture_types[_i], 0);
 		size_t n = shapes[k][0], c = shapes[k][1], size = n * c;
 		float *weight = fixture_values(1, c), *inverse = must_calloc(n, sizeof *inverse);
-		struct problem p = {.n = n, .c = c, .weight = weight, .x = fixture_doubles(size), .delta = fixture_doubles(size),
+		struct problem p = {.n = n,
+			.c = c,
+			.weight = weight,
+			.x = fixture_doubles(size),
+			.delta = fixture_doubles(size),
 			.dy = fixture_doubles(size)};
-		void *x = fixture_act(d, 2, size, p.x), *delta = fixture_act(d, 3, size, p.delta), *dy = fixture_act(d, 4, size, p.dy);
+		void *x = fixture_act(d, 2, size, p.x), *delta = fixture_act(d, 3, size, p.delta),
+		     *dy = fixture_act(d, 4, size, p.dy);
 		void *sum = d->ops->alloc(d, size * d->act_size), *y = d->ops->alloc(d, size * d->act_size);
 		double *expected = fixture_doubles(size), *before = fixture_doubles(size);
 		naive_norm(&p, expected);
@@ -107,7 +113,8 @@ START_TEST(turning_back_undoes_turning_and_keeps_the_rest)
 		for (size_t head = 0; head < HEADS; head++)
 			for (size_t i = 0; i < HALF; i++) {
 				size_t at = t * STRIDE + head * DIM + i;
-				double co = (double)cosine[positions[t] * HALF + i], si = (double)sine[positions[t] * HALF + i];
+				double co = (double)cosine[positions[t] * HALF + i],
+				       si = (double)sine[positions[t] * HALF + i];
 				expected[at] = x[at] * co - x[at + HALF] * si;
 				expected[at + HALF] = x[at + HALF] * co + x[at] * si;
 			}

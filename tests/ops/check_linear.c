@@ -53,8 +53,16 @@ static void problem_init(struct problem *p, enum dtype act, size_t n)
 		p->s_act[l] = fixture_act(p->d, 70 + l, n * RANK[l], NULL);
 		p->grad_a[l] = must_calloc(RANK[l] * IN, sizeof(float));
 		p->grad_b[l] = must_calloc(OUT[l] * RANK[l], sizeof(float));
-		p->linears[l] = (struct lora_linear){.weight = p->weight[l], .bias = p->bias[l], .a = p->a_values[l], .b = p->b_values[l],
-			.rank = RANK[l], .scale = SCALE[l], .y = p->y_act[l], .s = p->s_act[l], .dy = p->dy_act[l], .grad_a = p->grad_a[l],
+		p->linears[l] = (struct lora_linear){.weight = p->weight[l],
+			.bias = p->bias[l],
+			.a = p->a_values[l],
+			.b = p->b_values[l],
+			.rank = RANK[l],
+			.scale = SCALE[l],
+			.y = p->y_act[l],
+			.s = p->s_act[l],
+			.dy = p->dy_act[l],
+			.grad_a = p->grad_a[l],
 			.grad_b = p->grad_b[l]};
 	}
 }
@@ -288,7 +296,8 @@ START_TEST(the_frozen_weights_gradient_comes_dense_sketched_or_at_indices)
 	double *expected = fixture_doubles(OUT[0] * IN), *sketch = fixture_doubles(OUT[0] * K);
 	fixture_differences(loss, &p, p.w[0], OUT[0] * IN, expected);
 	float *omega = fixture_values(95, IN * K);
-	float *out = must_calloc(OUT[0] * IN, sizeof *out), *sketched = must_calloc(OUT[0] * K, sizeof *sketched), at[INDICES] = {1, 1, 1};
+	float *out = must_calloc(OUT[0] * IN, sizeof *out), *sketched = must_calloc(OUT[0] * K, sizeof *sketched),
+	      at[INDICES] = {1, 1, 1};
 	const uint64_t indices[INDICES] = {0, 5 * IN + 7, 16 * IN + 22};
 	const struct weight_gradient hooks[] = {
 		{.kind = WEIGHT_GRADIENT_DENSE, .out = out},

@@ -45,11 +45,13 @@ static void near_act(struct device *d, const void *act, const double *expected, 
 	free(found);
 }
 
-static void check_case(enum dtype act, size_t n, size_t v, const int32_t *labels, bool weighted, float softcap, const uint32_t *index, size_t listed)
+static void check_case(enum dtype act, size_t n, size_t v, const int32_t *labels, bool weighted, float softcap,
+	const uint32_t *index, size_t listed)
 {
 	enum { C = 11 };
 	struct device *d = fixture_open(act, 0);
-	float *values = fixture_values(1, v * C), *weights = fixture_values(2, n), *losses = must_calloc(n, sizeof *losses);
+	float *values = fixture_values(1, v * C), *weights = fixture_values(2, n),
+	      *losses = must_calloc(n, sizeof *losses);
 	for (size_t t = 0; t < n; t++)
 		weights[t] = weights[t] < 0 ? 0 : weights[t];
 	for (size_t i = 0; i < v * C; i++)
@@ -61,12 +63,23 @@ static void check_case(enum dtype act, size_t n, size_t v, const int32_t *labels
 		counted[t] = index ? -1 : labels[t];
 	for (size_t i = 0; i < listed; i++)
 		counted[index[i]] = labels[index[i]];
-	struct problem p = {.n = n, .c = C, .v = v, .labels = counted, .weights = weighted ? weights : NULL, .softcap = (double)softcap,
-		.hidden = fixture_doubles(n * C), .head = fixture_weight_values(d, head, v, C)};
+	struct problem p = {.n = n,
+		.c = C,
+		.v = v,
+		.labels = counted,
+		.weights = weighted ? weights : NULL,
+		.softcap = (double)softcap,
+		.hidden = fixture_doubles(n * C),
+		.head = fixture_weight_values(d, head, v, C)};
 	void *hidden = fixture_act(d, 3, n * C, p.hidden);
 	double sum = 10, *gradient = fixture_doubles(n * C), *gradient_half = fixture_doubles(n * C);
-	struct cross_entropy c = {.labels = labels, .weights = p.weights, .gradient_scale = 0.5f, .softcap = softcap, .sum = &sum,
-		.losses = losses, .correct = correct};
+	struct cross_entropy c = {.labels = labels,
+		.weights = p.weights,
+		.gradient_scale = 0.5f,
+		.softcap = softcap,
+		.sum = &sum,
+		.losses = losses,
+		.correct = correct};
 	struct tokens t = {.count = n, .index = index, .index_count = listed};
 	d->ops->cross_entropy(d, &c, &t, hidden, head, NULL);
 	double limit = act == DTYPE_F64 ? 1e-9 : 1e-6;

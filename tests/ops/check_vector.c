@@ -81,10 +81,16 @@ START_TEST(adamw_takes_the_steps_of_the_formula)
 	enum { N = 1000 };
 	struct device *d = fixture_open(fixture_types[_i], 0);
 	float *w = fixture_values(1, N), *m = must_calloc(N, sizeof *m), *v = must_calloc(N, sizeof *v);
-	double *exact = fixture_doubles(N), *first = fixture_doubles(N), *second = fixture_doubles(N), *found = fixture_doubles(N);
+	double *exact = fixture_doubles(N), *first = fixture_doubles(N), *second = fixture_doubles(N),
+	       *found = fixture_doubles(N);
 	for (int i = 0; i < N; i++)
 		exact[i] = (double)w[i];
-	struct adamw a = {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .weight_decay = 0.1f, .gradient_scale = 0.25f};
+	struct adamw a = {.lr = 0.01f,
+		.beta1 = 0.9f,
+		.beta2 = 0.999f,
+		.epsilon = 1e-8f,
+		.weight_decay = 0.1f,
+		.gradient_scale = 0.25f};
 	for (a.step = 1; a.step <= 20; a.step++) {
 		float *g = fixture_values(100 + a.step, N);
 		d->ops->adamw(d, &a, w, g, m, v, N);
@@ -92,7 +98,8 @@ START_TEST(adamw_takes_the_steps_of_the_formula)
 			double gradient = 0.25 * (double)g[i];
 			first[i] = 0.9 * first[i] + 0.1 * gradient;
 			second[i] = 0.999 * second[i] + 0.001 * gradient * gradient;
-			double m_hat = first[i] / (1 - pow(0.9, (double)a.step)), v_hat = second[i] / (1 - pow(0.999, (double)a.step));
+			double m_hat = first[i] / (1 - pow(0.9, (double)a.step)),
+			       v_hat = second[i] / (1 - pow(0.999, (double)a.step));
 			exact[i] -= 0.01 * 0.1 * exact[i] + 0.01 * m_hat / (sqrt(v_hat) + 1e-8);
 		}
 		free(g);
@@ -116,12 +123,23 @@ static void run_layer(enum dtype act, unsigned threads, void *out, size_t *bytes
 	float *values = fixture_values(1, C * C), *a = fixture_values(2, RANK * C), *b = fixture_values(3, C * RANK);
 	float *grad = must_calloc(2 * RANK * C, sizeof *grad), *lse = must_calloc(N * 3, sizeof *lse);
 	struct weight *w = fixture_weight(d, values, C, C);
-	void *x = fixture_act(d, 4, N * C, NULL), *y = fixture_act(d, 5, N * C, NULL), *s = fixture_act(d, 6, N * RANK, NULL);
-	void *dx = fixture_act(d, 7, N * C, NULL), *o = fixture_act(d, 8, N * C, NULL), *dy = fixture_act(d, 9, N * C, NULL);
+	void *x = fixture_act(d, 4, N * C, NULL), *y = fixture_act(d, 5, N * C, NULL),
+	     *s = fixture_act(d, 6, N * RANK, NULL);
+	void *dx = fixture_act(d, 7, N * C, NULL), *o = fixture_act(d, 8, N * C, NULL),
+	     *dy = fixture_act(d, 9, N * C, NULL);
 	struct tokens t = {.count = N, .row_offsets = offsets, .rows = 2};
-	struct lora_linear l = {.weight = w, .a = a, .b = b, .rank = RANK, .scale = 1, .y = y, .s = s, .dy = dy, .grad_a = grad,
+	struct lora_linear l = {.weight = w,
+		.a = a,
+		.b = b,
+		.rank = RANK,
+		.scale = 1,
+		.y = y,
+		.s = s,
+		.dy = dy,
+		.grad_a = grad,
 		.grad_b = grad + RANK * C};
-	struct attention at = {.heads = 3, .kv_heads = 3, .head_dim = 16, .scale = 0.25f, .q_stride = C, .kv_stride = C};
+	struct attention at = {
+		.heads = 3, .kv_heads = 3, .head_dim = 16, .scale = 0.25f, .q_stride = C, .kv_stride = C};
 	d->ops->lora_forward(d, &t, x, &l, 1);
 	d->ops->attention_forward(d, &at, &t, y, x, x, o, lse);
 	d->ops->lora_backward(d, &t, x, &l, 1, dx, true, NULL);

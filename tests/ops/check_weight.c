@@ -61,7 +61,8 @@ START_TEST(a_weight_reads_back_and_multiplies_as_what_was_put_in)
 		float *values = fixture_values(3, rows * cols);
 		struct weight *w = fixture_weight(d, values, rows, cols);
 		check_holds(d, w, values, rows, cols);
-		ck_assert_uint_ge(d->ops->weight_bytes(w), rows * cols * (d->act == DTYPE_BF16 ? 4 : 8) / (d->act == DTYPE_F64 ? 2 : 1));
+		ck_assert_uint_ge(d->ops->weight_bytes(w),
+			rows * cols * (d->act == DTYPE_BF16 ? 4 : 8) / (d->act == DTYPE_F64 ? 2 : 1));
 		d->ops->weight_free(d, w);
 		free(values);
 		fixture_close(d);
@@ -115,15 +116,18 @@ START_TEST(an_adapter_is_merged_in_f32_and_rounded_once)
 {
 	enum { RANK = 3 };
 	struct device *d = fixture_open(fixture_types[_i], 0);
-	float *values = fixture_values(6, ROWS * COLS), *a = fixture_values(7, RANK * COLS), *b = fixture_values(8, ROWS * RANK);
+	float *values = fixture_values(6, ROWS * COLS), *a = fixture_values(7, RANK * COLS),
+	      *b = fixture_values(8, ROWS * RANK);
 	struct weight *w = fixture_weight(d, values, ROWS, COLS);
 	struct weight *merged = d->ops->weight_merged(d, w, a, b, RANK, 0.5f);
-	double *found = fixture_weight_values(d, merged, ROWS, COLS), *expected = fixture_weight_values(d, w, ROWS, COLS);
+	double *found = fixture_weight_values(d, merged, ROWS, COLS),
+	       *expected = fixture_weight_values(d, w, ROWS, COLS);
 	for (size_t i = 0; i < ROWS * COLS; i++)
 		for (size_t k = 0; k < RANK; k++)
 			expected[i] += 0.5 * (double)b[i / COLS * RANK + k] * (double)a[k * COLS + i % COLS];
 	for (size_t i = 0; i < ROWS * COLS; i++)
-		ck_assert_double_le(fabs(found[i] - expected[i]), d->act == DTYPE_BF16 ? fabs(expected[i]) * 0x1p-8 : 1e-6);
+		ck_assert_double_le(
+			fabs(found[i] - expected[i]), d->act == DTYPE_BF16 ? fabs(expected[i]) * 0x1p-8 : 1e-6);
 	d->ops->weight_free(d, w);
 	d->ops->weight_free(d, merged);
 	float *host[] = {values, a, b};

@@ -66,9 +66,9 @@ double *fixture_read(struct device *d, const void *act, size_t n)
 {
 	double *out = fixture_doubles(n);
 	for (size_t i = 0; i < n; i++)
-		out[i] = d->act == DTYPE_F64 ? ((const double *)act)[i]
-			: d->act == DTYPE_F32 ? (double)((const float *)act)[i]
-					      : (double)bf16_to_f32(((const uint16_t *)act)[i]);
+		out[i] = d->act == DTYPE_F64   ? ((const double *)act)[i]
+			 : d->act == DTYPE_F32 ? (double)((const float *)act)[i]
+					       : (double)bf16_to_f32(((const uint16_t *)act)[i]);
 	return out;
 }
 

@@ -17,9 +17,9 @@ struct attention_call {
 	float *log_sum_exp;
 	const void *d_out;
 	void *dq, *dk, *dv;
-	size_t group;   /* query heads a key/value head */
-	size_t queries; /* tokens of a tile */
-	size_t rows;    /* of a tile: queries * group */
+	size_t group;                       /* query heads a key/value head */
+	size_t queries;                     /* tokens of a tile */
+	size_t rows;                        /* of a tile: queries * group */
 	const struct gemm_plan *scores;     /* (rows, keys) = (rows, head_dim) (keys, head_dim)^T */
 	const struct gemm_plan *gather;     /* (rows, head_dim) += (rows, keys) (keys, head_dim) */
 	const struct gemm_plan *transposed; /* (keys, head_dim) += (rows, keys)^T (rows, head_dim) */
@@ -37,7 +37,8 @@ struct attention_place {
 };
 
 /* Keys [first, last) that the query may see. */
-static void visible_keys(const struct attention *a, const struct attention_place *p, size_t query, size_t *first, size_t *last)
+static void visible_keys(
+	const struct attention *a, const struct attention_place *p, size_t query, size_t *first, size_t *last)
 {
 	size_t position = query + p->kv_count - p->q_count;
 	*first = a->mask == MASK_WINDOW && position + 1 > a->window ? position + 1 - a->window : 0;
@@ -45,7 +46,8 @@ static void visible_keys(const struct attention *a, const struct attention_place
 }
 
 /* The same for row `row` of a tile, within the block of keys that starts at `block`; empty for rows of padding. */
-static void visible_columns(const struct attention_call *c, const struct attention_place *p, size_t row, size_t block, size_t *first, size_t *last)
+static void visible_columns(const struct attention_call *c, const struct attention_place *p, size_t row, size_t block,
+	size_t *first, size_t *last)
 {
 	size_t query = p->tile + row % c->queries;
 	*first = *last = 0;
@@ -73,7 +75,10 @@ static struct attention_place place(const struct attention_call *c, size_t item)
 {
 	size_t row = item / c->a->kv_heads;
 	const uint32_t *q = c->t->row_offsets, *kv = c->a->kv_offsets ? c->a->kv_offsets : q;
-	return (struct attention_place){.q_first = q[row], .q_count = q[row + 1] - q[row], .kv_first = kv[row], .kv_count = kv[row + 1] - kv[row],
+	return (struct attention_place){.q_first = q[row],
+		.q_count = q[row + 1] - q[row],
+		.kv_first = kv[row],
+		.kv_count = kv[row + 1] - kv[row],
 		.head = item % c->a->kv_heads};
 }
 
@@ -92,8 +97,10 @@ static bool call_check(struct attention_call *c)
 	if (d->fault.code)
 		return false;
 	if (!a->kv_heads || a->heads % a->kv_heads || !a->head_dim || a->q_stride < a->heads * a->head_dim ||
-		a->kv_stride < a->kv_heads * a->head_dim || (a->mask == MASK_WINDOW && !a->window) || !c->t->row_offsets) {
-		device_fail(d, SAKIORI_EINVAL, "attention with %zu heads, %zu key/value heads of %zu features", a->heads, a->kv_heads, a->head_dim);
+		a->kv_stride < a->kv_heads * a->head_dim || (a->mask == MASK_WINDOW && !a->window) ||
+		!c->t->row_offsets) {
+		device_fail(d, SAKIORI_EINVAL, "attention with %zu heads, %zu key/value heads of %zu features",
+			a->heads, a->kv_heads, a->head_dim);
 		return false;
 	}
 	const uint32_t *kv = a->kv_offsets ? a->kv_offsets : c->t->row_offsets;
@@ -121,14 +128,47 @@ static bool call_plans(struct attention_call *c, bool backward)
 	gemm_plans_trim(d);
 	size_t width = c->a->head_dim;
 	uint32_t real = d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
-	struct gemm_shape s = {.m = c->rows, .n = TILE_KEYS, .k = width, .a_row = width, .a_col = 1, .b_row = 1, .b_col = width,
-		.c_row = TILE_KEYS, .a_type = d->act, .b_type = d->act, .c_type = real, .flags = GEMM_SOLO, .scale = 1};
+	struct gemm_shape s = {.m = c->rows,
+		.n = TILE_KEYS,
+		.k = width,
+		.a_row = width,
+		.a_col = 1,
+		.b_row = 1,
+		.b_col = width,
+		.c_row = TILE_KEYS,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = real,
+		.flags = GEMM_SOLO,
+		.scale = 1};
 	c->scores = gemm_plan(d, &s);
-	s = (struct gemm_shape){.m = c->rows, .n = width, .k = TILE_KEYS, .a_row = TILE_KEYS, .a_col = 1, .b_row = width, .b_col = 1,
-		.c_row = width, .a_type = d->act, .b_type = d->act, .c_type = real, .flags = GEMM_SOLO | GEMM_ACCUMULATE, .scale = 1};
+	s = (struct gemm_shape){.m = c->rows,
+		.n = width,
+		.k = TILE_KEYS,
+		.a_row = TILE_KEYS,
+		.a_col = 1,
+		.b_row = width,
+		.b_col = 1,
+		.c_row = width,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = real,
+		.flags = GEMM_SOLO | GEMM_ACCUMULATE,
+		.scale = 1};
 	c->gather = gemm_plan(d, &s);
-	s = (struct gemm_shape){.m = TILE_KEYS, .n = width, .k = c->rows, .a_row = 1, .a_col = TILE_KEYS, .b_row = width, .b_col = 1,
-		.c_row = width, .a_type = d->act, .b_type = d->act, .c_type = real, .flags = GEMM_SOLO | GEMM_ACCUMULATE, .scale = 1};
+	s = (struct gemm_shape){.m = TILE_KEYS,
+		.n = width,
+		.k = c->rows,
+		.a_row = 1,
+		.a_col = TILE_KEYS,
+		.b_row = width,
+		.b_col = 1,
+		.c_row = width,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = real,
+		.flags = GEMM_SOLO | GEMM_ACCUMULATE,
+		.scale = 1};
 	if (backward)
 		c->transposed = gemm_plan(d, &s);
 	c->scratch = cpu_scratch(d, SCRATCH_ATTENTION, c->scratch_each * d->threads);
@@ -138,7 +178,8 @@ static bool call_plans(struct attention_call *c, bool backward)
 void cpu_attention_forward(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
 	const void *k, const void *v, void *out, float *log_sum_exp)
 {
-	struct attention_call c = {.d = d, .a = a, .t = t, .q = q, .k = k, .v = v, .out = out, .log_sum_exp = log_sum_exp};
+	struct attention_call c = {
+		.d = d, .a = a, .t = t, .q = q, .k = k, .v = v, .out = out, .log_sum_exp = log_sum_exp};
 	if (!call_check(&c))
 		return;
 	c.scratch_each = CPU_PICK(d, forward_bytes)(&c);
@@ -150,8 +191,18 @@ void cpu_attention_backward(struct device *d, const struct attention *a, const s
 	const void *k, const void *v, const void *out, const float *log_sum_exp, const void *d_out, void *dq, void *dk,
 	void *dv)
 {
-	struct attention_call c = {.d = d, .a = a, .t = t, .q = q, .k = k, .v = v, .out = (void *)(uintptr_t)out,
-		.log_sum_exp = (float *)(uintptr_t)log_sum_exp, .d_out = d_out, .dq = dq, .dk = dk, .dv = dv};
+	struct attention_call c = {.d = d,
+		.a = a,
+		.t = t,
+		.q = q,
+		.k = k,
+		.v = v,
+		.out = (void *)(uintptr_t)out,
+		.log_sum_exp = (float *)(uintptr_t)log_sum_exp,
+		.d_out = d_out,
+		.dq = dq,
+		.dk = dk,
+		.dv = dv};
 	if (!call_check(&c))
 		return;
 	if (a->kv_offsets) {

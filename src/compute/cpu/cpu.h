@@ -65,17 +65,20 @@ void cpu_from_act(struct device *d, float *x, const void *act, size_t n);
 void cpu_axpy(struct device *d, float *y, float factor, const float *x, size_t n);
 void cpu_scale(struct device *d, float *x, float factor, size_t n);
 void cpu_add(struct device *d, void *y, const void *x, size_t n);
-void cpu_adamw(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first, float *second, size_t n);
+void cpu_adamw(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first,
+	float *second, size_t n);
 void cpu_sum_squares(struct device *d, const float *x, size_t n, double *out);
 void cpu_reduce(struct device *d, float *x, size_t n);
-void cpu_quantize(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream);
+void cpu_quantize(
+	struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream);
 void cpu_dequantize(struct device *d, float *out, const int8_t *values, const uint16_t *scales, size_t n);
 
 /* weight.c */
 struct weight *cpu_weight_new(
 	struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self);
 void cpu_weight_free(struct device *d, struct weight *w);
-struct weight *cpu_weight_slice(struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
+struct weight *cpu_weight_slice(
+	struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
 void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n);
 struct weight *cpu_weight_merged(
 	struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale);
@@ -90,7 +93,8 @@ void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struc
 void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
 
 /* lora.c */
-void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count);
+void cpu_lora_forward(
+	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count);
 void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
 	size_t count, void *dx, bool accumulate, double *row_squares);
 
@@ -101,10 +105,10 @@ void cpu_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c
 	const float *weight, const float *inverse_rms, void *dx);
 
 /* rope.c */
-void cpu_rope_forward(
-	struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x, size_t heads, size_t stride);
-void cpu_rope_backward(
-	struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx, size_t heads, size_t stride);
+void cpu_rope_forward(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x,
+	size_t heads, size_t stride);
+void cpu_rope_backward(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx,
+	size_t heads, size_t stride);
 
 /* attention.c */
 void cpu_attention_forward(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
@@ -114,8 +118,10 @@ void cpu_attention_backward(struct device *d, const struct attention *a, const s
 	void *dv);
 
 /* activation.c */
-void cpu_activation_forward(struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
-void cpu_activation_backward(struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
+void cpu_activation_forward(
+	struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
+void cpu_activation_backward(
+	struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
 
 /* loss.c */
 void cpu_cross_entropy(struct device *d, const struct cross_entropy *c, const struct tokens *t, const void *hidden,

@@ -77,7 +77,8 @@ static void *alloc_memory(struct device *d, size_t bytes)
 		return NULL;
 	void *p = cpu_memory_new(bytes);
 	if (!p)
-		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes; use smaller batches or a smaller model", bytes);
+		device_fail(
+			d, SAKIORI_ENOMEM, "out of memory: %zu bytes; use smaller batches or a smaller model", bytes);
 	return p;
 }
 
@@ -171,7 +172,8 @@ static unsigned choose_threads(unsigned wanted)
 int cpu_open(uint32_t abi, const struct device_config *config, struct device **out, struct fault *f)
 {
 	if (abi != DEVICE_ABI)
-		return fault_set(f, SAKIORI_EMISMATCH, "the CPU backend has interface %d, not %u", DEVICE_ABI, (unsigned)abi);
+		return fault_set(
+			f, SAKIORI_EMISMATCH, "the CPU backend has interface %d, not %u", DEVICE_ABI, (unsigned)abi);
 	if (config->act != DTYPE_F32 && config->act != DTYPE_BF16 && config->act != DTYPE_F64)
 		return fault_set(f, SAKIORI_EINVAL, "unknown activation type %d", (int)config->act);
 	if (config->act == DTYPE_BF16 && !gemm_has_bf16())

@@ -11,9 +11,9 @@
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/simd.h"
 
-#define PLANS_MAX 4096          /* about 14 shapes, 12 powers of two, and room */
+#define PLANS_MAX 4096             /* about 14 shapes, 12 powers of two, and room */
 #define PLAN_SLOTS (4 * PLANS_MAX) /* of the hash table */
-#define LARGEST_PIECE 2048      /* tokens in one product */
+#define LARGEST_PIECE 2048         /* tokens in one product */
 
 /* oneDNN's objects for one thread's execution of a plan: handles are set at each run. */
 struct gemm_lane {
@@ -54,7 +54,8 @@ static void set_threads(unsigned n)
 
 static void fail(struct device *d, dnnl_status_t status, const char *what)
 {
-	device_fail(d, status == dnnl_out_of_memory ? SAKIORI_ENOMEM : SAKIORI_EDEVICE, "oneDNN: %s: status %d", what, (int)status);
+	device_fail(d, status == dnnl_out_of_memory ? SAKIORI_ENOMEM : SAKIORI_EDEVICE, "oneDNN: %s: status %d", what,
+		(int)status);
 }
 
 static struct gemm_engine *engine_get(struct device *d)
@@ -71,7 +72,8 @@ static struct gemm_engine *engine_get(struct device *d)
 	e->threads = d->threads;
 	e->stream = calloc(e->threads, sizeof *e->stream);
 	e->solo_scratch = calloc(e->threads, sizeof *e->solo_scratch);
-	dnnl_status_t status = e->stream && e->solo_scratch ? dnnl_engine_create(&e->engine, dnnl_cpu, 0) : dnnl_out_of_memory;
+	dnnl_status_t status =
+		e->stream && e->solo_scratch ? dnnl_engine_create(&e->engine, dnnl_cpu, 0) : dnnl_out_of_memory;
 	for (unsigned i = 0; i < e->threads && status == dnnl_success; i++)
 		status = dnnl_stream_create(&e->stream[i], e->engine, dnnl_stream_default_flags);
 	if (status == dnnl_success)
@@ -129,7 +131,8 @@ bool gemm_has_bf16(void)
 	return ((unsigned)dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
 }
 
-static dnnl_status_t matrix_desc(dnnl_memory_desc_t *out, uint64_t rows, uint64_t cols, uint32_t type, uint64_t row, uint64_t col)
+static dnnl_status_t matrix_desc(
+	dnnl_memory_desc_t *out, uint64_t rows, uint64_t cols, uint32_t type, uint64_t row, uint64_t col)
 {
 	dnnl_dims_t dims = {(dnnl_dim_t)rows, (dnnl_dim_t)cols};
 	dnnl_dims_t strides = {(dnnl_dim_t)row, (dnnl_dim_t)col};
@@ -208,7 +211,8 @@ static dnnl_status_t make_memory(dnnl_memory_t *out, const dnnl_memory_desc_t *m
 	return dnnl_memory_create(out, m, e, DNNL_MEMORY_NONE);
 }
 
-static dnnl_status_t make_lane(struct gemm_lane *lane, const dnnl_memory_desc_t md[static 5], bool bias, dnnl_engine_t e)
+static dnnl_status_t make_lane(
+	struct gemm_lane *lane, const dnnl_memory_desc_t md[static 5], bool bias, dnnl_engine_t e)
 {
 	dnnl_status_t status = make_memory(&lane->a, &md[0], e);
 	if (status == dnnl_success)
@@ -354,9 +358,9 @@ const struct gemm_plan *gemm_plan(struct device *d, const struct gemm_shape *sha
 
 static double load_any(const void *p, uint32_t type, size_t at)
 {
-	return type == DTYPE_F64 ? ((const double *)p)[at]
-		: type == DTYPE_F32 ? (double)((const float *)p)[at]
-				    : (double)simd_load_bf16(((const uint16_t *)p)[at]);
+	return type == DTYPE_F64   ? ((const double *)p)[at]
+	       : type == DTYPE_F32 ? (double)((const float *)p)[at]
+				   : (double)simd_load_bf16(((const uint16_t *)p)[at]);
 }
 
 static void plain_product(const struct gemm_shape *s, const void *a, const void *b, const float *bias, double *c)
@@ -365,13 +369,15 @@ static void plain_product(const struct gemm_shape *s, const void *a, const void 
 		for (size_t j = 0; j < s->n; j++) {
 			double sum = 0;
 			for (size_t l = 0; l < s->k; l++)
-				sum += load_any(a, s->a_type, i * s->a_row + l * s->a_col) * load_any(b, s->b_type, l * s->b_row + j * s->b_col);
+				sum += load_any(a, s->a_type, i * s->a_row + l * s->a_col) *
+				       load_any(b, s->b_type, l * s->b_row + j * s->b_col);
 			sum = sum * (double)s->scale + (s->flags & GEMM_BIAS ? (double)bias[j] : 0);
 			c[i * s->c_row + j] = sum + (s->flags & GEMM_ACCUMULATE ? c[i * s->c_row + j] : 0);
 		}
 }
 
-void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, const void *a, const void *b, const float *bias, void *c)
+void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, const void *a, const void *b,
+	const float *bias, void *c)
 {
 	if (!plan)
 		return;
@@ -387,7 +393,8 @@ void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, c
 	dnnl_memory_set_data_handle(lane->a, (void *)(uintptr_t)a);
 	dnnl_memory_set_data_handle(lane->b, (void *)(uintptr_t)b);
 	dnnl_memory_set_data_handle(lane->c, c);
-	dnnl_memory_set_data_handle(lane->scratchpad, solo ? e->solo_scratch[thread] : cpu_device(d)->scratch[SCRATCH_GEMM]);
+	dnnl_memory_set_data_handle(
+		lane->scratchpad, solo ? e->solo_scratch[thread] : cpu_device(d)->scratch[SCRATCH_GEMM]);
 	dnnl_exec_arg_t arguments[5] = {
 		{DNNL_ARG_SRC, lane->a},
 		{DNNL_ARG_WEIGHTS, lane->b},
@@ -397,7 +404,8 @@ void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, c
 	};
 	if (lane->bias)
 		dnnl_memory_set_data_handle(lane->bias, (void *)(uintptr_t)bias);
-	dnnl_status_t status = dnnl_primitive_execute(plan->primitive, e->stream[solo ? thread : 0], lane->bias ? 5 : 4, arguments);
+	dnnl_status_t status =
+		dnnl_primitive_execute(plan->primitive, e->stream[solo ? thread : 0], lane->bias ? 5 : 4, arguments);
 	if (status != dnnl_success) {
 #pragma omp critical(gemm_failure)
 		fail(d, status, "a product failed");
@@ -413,13 +421,15 @@ static size_t piece(size_t n)
 	return p;
 }
 
-void gemm_tokens(struct device *d, const struct gemm_shape *shape, const void *a, const void *b, const float *bias, void *c)
+void gemm_tokens(
+	struct device *d, const struct gemm_shape *shape, const void *a, const void *b, const float *bias, void *c)
 {
 	struct gemm_shape s = *shape;
 	for (size_t at = 0; at < shape->m; at += s.m) {
 		s.m = piece(shape->m - at);
 		const struct gemm_plan *plan = gemm_plan(d, &s);
-		gemm_run(d, plan, 0, (const char *)a + at * s.a_row * dtype_size(s.a_type), b, bias, (char *)c + at * s.c_row * dtype_size(s.c_type));
+		gemm_run(d, plan, 0, (const char *)a + at * s.a_row * dtype_size(s.a_type), b, bias,
+			(char *)c + at * s.c_row * dtype_size(s.c_type));
 	}
 }
 
@@ -431,6 +441,7 @@ void gemm_over_tokens(struct device *d, const struct gemm_shape *shape, const vo
 		if (at)
 			s.flags |= GEMM_ACCUMULATE;
 		const struct gemm_plan *plan = gemm_plan(d, &s);
-		gemm_run(d, plan, 0, (const char *)a + at * s.a_col * dtype_size(s.a_type), (const char *)b + at * s.b_row * dtype_size(s.b_type), NULL, c);
+		gemm_run(d, plan, 0, (const char *)a + at * s.a_col * dtype_size(s.a_type),
+			(const char *)b + at * s.b_row * dtype_size(s.b_type), NULL, c);
 	}
 }

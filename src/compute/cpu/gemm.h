@@ -19,7 +19,8 @@ enum gemm_flag {
 struct gemm_shape {
 	uint64_t m, n, k;
 	uint64_t a_row, a_col, b_row, b_col, c_row; /* strides in elements; c's columns lie together */
-	uint32_t a_type, b_type, c_type;            /* enum dtype; f64 in c_type selects the plain loops, where a and b may be any */
+	uint32_t a_type, b_type,
+		c_type; /* enum dtype; f64 in c_type selects the plain loops, where a and b may be any */
 	uint32_t flags;
 	float scale;
 	uint32_t zero;
@@ -40,8 +41,10 @@ bool gemm_layout(struct device *d, size_t k, size_t n, enum dtype type, struct g
 const struct gemm_plan *gemm_plan(struct device *d, const struct gemm_shape *shape);
 /* Drops all plans when there are very many. */
 void gemm_plans_trim(struct device *d);
-void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, const void *a, const void *b, const float *bias, void *c);
+void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, const void *a, const void *b,
+	const float *bias, void *c);
 /* Plan and run on all threads, with m (and, for sum_over_k, k) cut into powers of two so that any number of tokens needs few plans. */
-void gemm_tokens(struct device *d, const struct gemm_shape *shape, const void *a, const void *b, const float *bias, void *c);
+void gemm_tokens(
+	struct device *d, const struct gemm_shape *shape, const void *a, const void *b, const float *bias, void *c);
 void gemm_over_tokens(struct device *d, const struct gemm_shape *shape, const void *a, const void *b, void *c);
 void gemm_engine_free(struct gemm_engine *e);

@@ -18,7 +18,8 @@ const void *weight_operand(const struct weight *w, bool backward, struct gemm_sh
 bool weight_may(struct device *d, const struct weight *w, enum weight_use use)
 {
 	if (!d->fault.code && !(w->uses & use))
-		device_fail(d, SAKIORI_EINVAL, "a weight is multiplied %s, but was not made for it", use == WEIGHT_FORWARD ? "forward" : "backward");
+		device_fail(d, SAKIORI_EINVAL, "a weight is multiplied %s, but was not made for it",
+			use == WEIGHT_FORWARD ? "forward" : "backward");
 	return !d->fault.code;
 }
 
@@ -27,8 +28,16 @@ void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *
 	if (!weight_may(d, w, WEIGHT_FORWARD))
 		return;
 	gemm_plans_trim(d);
-	struct gemm_shape s = {.m = n, .n = w->rows, .k = w->cols, .a_row = w->cols, .a_col = 1, .c_row = w->rows, .a_type = d->act,
-		.c_type = d->act, .flags = bias ? GEMM_BIAS : 0, .scale = 1};
+	struct gemm_shape s = {.m = n,
+		.n = w->rows,
+		.k = w->cols,
+		.a_row = w->cols,
+		.a_col = 1,
+		.c_row = w->rows,
+		.a_type = d->act,
+		.c_type = d->act,
+		.flags = bias ? GEMM_BIAS : 0,
+		.scale = 1};
 	const void *b = weight_operand(w, false, &s);
 	gemm_tokens(d, &s, x, b, bias, y);
 }
@@ -38,8 +47,16 @@ void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struc
 	if (!weight_may(d, w, WEIGHT_BACKWARD))
 		return;
 	gemm_plans_trim(d);
-	struct gemm_shape s = {.m = n, .n = w->cols, .k = w->rows, .a_row = w->rows, .a_col = 1, .c_row = w->cols, .a_type = d->act,
-		.c_type = d->act, .flags = accumulate ? GEMM_ACCUMULATE : 0, .scale = 1};
+	struct gemm_shape s = {.m = n,
+		.n = w->cols,
+		.k = w->rows,
+		.a_row = w->rows,
+		.a_col = 1,
+		.c_row = w->cols,
+		.a_type = d->act,
+		.c_type = d->act,
+		.flags = accumulate ? GEMM_ACCUMULATE : 0,
+		.scale = 1};
 	const void *b = weight_operand(w, true, &s);
 	gemm_tokens(d, &s, dy, b, NULL, dx);
 }
@@ -49,8 +66,15 @@ void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struc
 	if (!weight_may(d, head, WEIGHT_FORWARD))
 		return;
 	gemm_plans_trim(d);
-	struct gemm_shape s = {.m = n, .n = head->rows, .k = head->cols, .a_row = head->cols, .a_col = 1, .c_row = head->rows,
-		.a_type = d->act, .c_type = DTYPE_F32, .scale = 1};
+	struct gemm_shape s = {.m = n,
+		.n = head->rows,
+		.k = head->cols,
+		.a_row = head->cols,
+		.a_col = 1,
+		.c_row = head->rows,
+		.a_type = d->act,
+		.c_type = DTYPE_F32,
+		.scale = 1};
 	if (d->act != DTYPE_F64) {
 		const void *b = weight_operand(head, false, &s);
 		gemm_tokens(d, &s, hidden, b, NULL, logits);

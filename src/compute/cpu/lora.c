@@ -37,7 +37,11 @@ static void move_body(void *args, size_t begin, size_t end, unsigned thread)
 
 static void scatter(struct lora_call *c, void *compact, void *full, size_t width)
 {
-	struct move_args m = {.index = c->t->index, .compact = compact, .full = full, .bytes = width * c->d->act_size, .scatter = true};
+	struct move_args m = {.index = c->t->index,
+		.compact = compact,
+		.full = full,
+		.bytes = width * c->d->act_size,
+		.scatter = true};
 	if (c->t->index && full && !c->d->fault.code)
 		cpu_run(c->d, c->n, 64, move_body, &m);
 }
@@ -54,7 +58,8 @@ static void *gather(struct lora_call *c, enum cpu_scratch_slot slot, const void 
 	return m.compact;
 }
 
-static struct lora_call call_begin(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, size_t count)
+static struct lora_call call_begin(
+	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, size_t count)
 {
 	struct lora_call c = {.d = d, .t = t, .n = t->index ? t->index_count : t->count, .cols = l[0].weight->cols};
 	if (count > LINEARS_MAX)
@@ -88,18 +93,40 @@ static void forward_one(struct lora_call *c, const struct lora_linear *l)
 		const void *b = factor(d, SCRATCH_LORA_B, l->b, out * r);
 		if (!s || !a || !b)
 			return;
-		struct gemm_shape down = {.m = c->n, .n = r, .k = c->cols, .a_row = c->cols, .a_col = 1, .b_row = 1, .b_col = c->cols, .c_row = r,
-			.a_type = d->act, .b_type = d->act, .c_type = d->act, .scale = 1};
+		struct gemm_shape down = {.m = c->n,
+			.n = r,
+			.k = c->cols,
+			.a_row = c->cols,
+			.a_col = 1,
+			.b_row = 1,
+			.b_col = c->cols,
+			.c_row = r,
+			.a_type = d->act,
+			.b_type = d->act,
+			.c_type = d->act,
+			.scale = 1};
 		gemm_tokens(d, &down, c->x, a, NULL, s);
-		struct gemm_shape up = {.m = c->n, .n = out, .k = r, .a_row = r, .a_col = 1, .b_row = 1, .b_col = r, .c_row = out,
-			.a_type = d->act, .b_type = d->act, .c_type = d->act, .flags = GEMM_ACCUMULATE, .scale = l->scale};
+		struct gemm_shape up = {.m = c->n,
+			.n = out,
+			.k = r,
+			.a_row = r,
+			.a_col = 1,
+			.b_row = 1,
+			.b_col = r,
+			.c_row = out,
+			.a_type = d->act,
+			.b_type = d->act,
+			.c_type = d->act,
+			.flags = GEMM_ACCUMULATE,
+			.scale = l->scale};
 		gemm_tokens(d, &up, s, b, NULL, y);
 		scatter(c, s, l->s, r);
 	}
 	scatter(c, y, l->y, out);
 }
 
-void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count)
+void cpu_lora_forward(
+	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count)
 {
 	if (d->fault.code || !count)
 		return;
@@ -110,7 +137,8 @@ void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, c
 }
 
 /* gradient (rows, cols) += g, or += g (cols, rows) transposed; returns the sum of g's squares. */
-static double gradient_add(const struct device *d, float *gradient, const void *g, size_t rows, size_t cols, bool transposed)
+static double gradient_add(
+	const struct device *d, float *gradient, const void *g, size_t rows, size_t cols, bool transposed)
 {
 	double squares = 0;
 	for (size_t i = 0; i < rows; i++)
@@ -140,20 +168,31 @@ static size_t row_begin(const struct lora_call *c, size_t row, size_t from)
 }
 
 /* g (m, n) = scale * left^T right over the tokens [begin, end); left (tokens, m) with rows left_row apart, right (tokens, n). */
-static void token_product(struct lora_call *c, size_t begin, size_t end, const void *left, size_t left_row, size_t m, const void *right,
-	size_t n, float scale, uint32_t flags, void *g)
+static void token_product(struct lora_call *c, size_t begin, size_t end, const void *left, size_t left_row, size_t m,
+	const void *right, size_t n, float scale, uint32_t flags, void *g)
 {
 	struct device *d = c->d;
-	struct gemm_shape s = {.m = m, .n = n, .k = end - begin, .a_row = 1, .a_col = left_row, .b_row = n, .b_col = 1, .c_row = n,
-		.a_type = d->act, .b_type = d->act, .c_type = sum_type(d), .flags = flags, .scale = scale};
+	struct gemm_shape s = {.m = m,
+		.n = n,
+		.k = end - begin,
+		.a_row = 1,
+		.a_col = left_row,
+		.b_row = n,
+		.b_col = 1,
+		.c_row = n,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = sum_type(d),
+		.flags = flags,
+		.scale = scale};
 	gemm_over_tokens(d, &s, act_at(d, left, begin * left_row), act_at(d, right, begin * n), g);
 }
 
 /* What a factor's gradient is made of: scale * left^T right, row by row when the rows' norms are wanted. */
 typedef double gradient_sink(void *self, const void *g);
 
-static void factor_gradient(struct lora_call *c, const void *left, size_t left_row, size_t m, const void *right, size_t n, float scale,
-	gradient_sink *sink, void *self, double *row_squares)
+static void factor_gradient(struct lora_call *c, const void *left, size_t left_row, size_t m, const void *right,
+	size_t n, float scale, gradient_sink *sink, void *self, double *row_squares)
 {
 	struct device *d = c->d;
 	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, m * n * dtype_size((enum dtype)sum_type(d)));
@@ -237,20 +276,31 @@ static void weight_gradient(struct lora_call *c, const struct lora_linear *l, co
 		void *sketch = cpu_scratch(d, SCRATCH_HOOK, c->n * hook->k * d->act_size);
 		if (!omega || !sketch)
 			return;
-		struct gemm_shape s = {.m = c->n, .n = hook->k, .k = c->cols, .a_row = c->cols, .a_col = 1, .b_row = hook->k, .b_col = 1,
-			.c_row = hook->k, .a_type = d->act, .b_type = d->act, .c_type = d->act, .scale = 1};
+		struct gemm_shape s = {.m = c->n,
+			.n = hook->k,
+			.k = c->cols,
+			.a_row = c->cols,
+			.a_col = 1,
+			.b_row = hook->k,
+			.b_col = 1,
+			.c_row = hook->k,
+			.a_type = d->act,
+			.b_type = d->act,
+			.c_type = d->act,
+			.scale = 1};
 		gemm_tokens(d, &s, c->x, omega, NULL, sketch);
 		hook_product(c, dy, rows, sketch, hook->k, hook->out);
 	}
 	if (hook->kind == WEIGHT_GRADIENT_INDEXED) {
-		struct indexed_args args = {.hook = hook, .x = c->x, .dy = dy, .n = c->n, .rows = rows, .cols = c->cols};
+		struct indexed_args args = {
+			.hook = hook, .x = c->x, .dy = dy, .n = c->n, .rows = rows, .cols = c->cols};
 		cpu_run(d, hook->k, 16, CPU_PICK(d, indexed_body), &args);
 	}
 }
 
 /* Everything of one linear but its share of grad_a and the adapter's part of dx, for which ds (n, all ranks) is left behind. */
-static void backward_one(struct lora_call *c, const struct lora_linear *l, void *dx, bool accumulate, void *ds, size_t ranks, size_t at,
-	double *row_squares)
+static void backward_one(struct lora_call *c, const struct lora_linear *l, void *dx, bool accumulate, void *ds,
+	size_t ranks, size_t at, double *row_squares)
 {
 	struct device *d = c->d;
 	size_t out = l->weight->rows, r = l->rank;
@@ -261,8 +311,18 @@ static void backward_one(struct lora_call *c, const struct lora_linear *l, void 
 	if (!r || d->fault.code)
 		return;
 	void *b = factor(d, SCRATCH_LORA_B, l->b, out * r);
-	struct gemm_shape s = {.m = c->n, .n = r, .k = out, .a_row = out, .a_col = 1, .b_row = r, .b_col = 1, .c_row = ranks,
-		.a_type = d->act, .b_type = d->act, .c_type = d->act, .scale = l->scale};
+	struct gemm_shape s = {.m = c->n,
+		.n = r,
+		.k = out,
+		.a_row = out,
+		.a_col = 1,
+		.b_row = r,
+		.b_col = 1,
+		.c_row = ranks,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = d->act,
+		.scale = l->scale};
 	if (b)
 		gemm_tokens(d, &s, dy, b, NULL, act_at(d, ds, at));
 	if (!l->grad_b || d->fault.code)
@@ -273,8 +333,8 @@ static void backward_one(struct lora_call *c, const struct lora_linear *l, void 
 }
 
 /* dx += ds A and grad_a += ds^T x for all linears at once. */
-static void backward_shared(struct lora_call *c, const struct lora_linear *l, size_t count, void *dx, const void *ds, size_t ranks,
-	double *row_squares)
+static void backward_shared(struct lora_call *c, const struct lora_linear *l, size_t count, void *dx, const void *ds,
+	size_t ranks, double *row_squares)
 {
 	struct device *d = c->d;
 	bool wanted = false;
@@ -284,8 +344,19 @@ static void backward_shared(struct lora_call *c, const struct lora_linear *l, si
 			cpu_to_act(d, act_at(d, a, at * c->cols), l[i].a, l[i].rank * c->cols);
 		wanted |= l[i].rank && l[i].grad_a;
 	}
-	struct gemm_shape s = {.m = c->n, .n = c->cols, .k = ranks, .a_row = ranks, .a_col = 1, .b_row = c->cols, .b_col = 1,
-		.c_row = c->cols, .a_type = d->act, .b_type = d->act, .c_type = d->act, .flags = GEMM_ACCUMULATE, .scale = 1};
+	struct gemm_shape s = {.m = c->n,
+		.n = c->cols,
+		.k = ranks,
+		.a_row = ranks,
+		.a_col = 1,
+		.b_row = c->cols,
+		.b_col = 1,
+		.c_row = c->cols,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = d->act,
+		.flags = GEMM_ACCUMULATE,
+		.scale = 1};
 	if (dx && a)
 		gemm_tokens(d, &s, ds, a, NULL, dx);
 	struct sink_args sink = {.d = d, .linears = l, .count = count, .cols = c->cols};

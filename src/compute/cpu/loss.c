@@ -14,12 +14,12 @@ struct loss_call {
 	void *d_hidden;
 	const uint32_t *list; /* tokens that count */
 	size_t listed;
-	size_t first;     /* of the list: the chunk's first */
-	size_t count;     /* of the chunk */
-	void *compact;    /* (chunk, C): hidden, then its gradient */
-	void *logits;     /* (chunk, V), f32 or f64 */
-	void *d_logits;   /* (chunk, V) act; NULL: loss alone */
-	double *losses;   /* (chunk) */
+	size_t first;   /* of the list: the chunk's first */
+	size_t count;   /* of the chunk */
+	void *compact;  /* (chunk, C): hidden, then its gradient */
+	void *logits;   /* (chunk, V), f32 or f64 */
+	void *d_logits; /* (chunk, V) act; NULL: loss alone */
+	double *losses; /* (chunk) */
 };
 
 #define ACT_TEMPLATE "compute/cpu/loss.inc"
@@ -37,8 +37,9 @@ static bool list_tokens(struct loss_call *l, const struct tokens *t, size_t *lis
 		uint32_t token = t->index ? t->index[i] : (uint32_t)i;
 		int32_t label = l->c->labels[token];
 		if (label >= 0 && (size_t)label >= l->head->rows) {
-			device_fail(l->d, SAKIORI_EINVAL, "label %d, but the head has %zu rows; do tokenizer and model belong together?", (int)label,
-				l->head->rows);
+			device_fail(l->d, SAKIORI_EINVAL,
+				"label %d, but the head has %zu rows; do tokenizer and model belong together?",
+				(int)label, l->head->rows);
 			return false;
 		}
 		if (label >= 0)
@@ -54,8 +55,15 @@ static void chunk(struct loss_call *l)
 	size_t c = l->head->cols, v = l->head->rows;
 	for (size_t i = 0; i < l->count; i++)
 		memcpy(act_at(d, l->compact, i * c), act_at(d, l->hidden, l->list[l->first + i] * c), c * d->act_size);
-	struct gemm_shape s = {.m = l->count, .n = v, .k = c, .a_row = c, .a_col = 1, .c_row = v, .a_type = d->act,
-		.c_type = d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32, .scale = 1};
+	struct gemm_shape s = {.m = l->count,
+		.n = v,
+		.k = c,
+		.a_row = c,
+		.a_col = 1,
+		.c_row = v,
+		.a_type = d->act,
+		.c_type = d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32,
+		.scale = 1};
 	const void *b = weight_operand(l->head, false, &s);
 	gemm_tokens(d, &s, l->compact, b, NULL, l->logits);
 	if (d->fault.code)
@@ -73,7 +81,8 @@ static void chunk(struct loss_call *l)
 		return;
 	cpu_matmul_backward(d, l->count, l->d_logits, l->head, l->compact, false);
 	for (size_t i = 0; i < l->count; i++)
-		memcpy(act_at(d, l->d_hidden, l->list[l->first + i] * c), act_at(d, l->compact, i * c), c * d->act_size);
+		memcpy(act_at(d, l->d_hidden, l->list[l->first + i] * c), act_at(d, l->compact, i * c),
+			c * d->act_size);
 }
 
 static void zero_others(struct loss_call *l, size_t tokens)
@@ -107,7 +116,9 @@ void cpu_cross_entropy(struct device *d, const struct cross_entropy *c, const st
 		l.losses = cpu_scratch(d, SCRATCH_PARTIAL, TOKENS_CHUNK * sizeof(double));
 		/* bf16 gradients need a place of their own; others overwrite the logits */
 		if (d_hidden)
-			l.d_logits = d->act_size == real ? l.logits : cpu_scratch(d, SCRATCH_LOGITS_GRADIENT, TOKENS_CHUNK * head->rows * d->act_size);
+			l.d_logits = d->act_size == real ? l.logits
+							 : cpu_scratch(d, SCRATCH_LOGITS_GRADIENT,
+								   TOKENS_CHUNK * head->rows * d->act_size);
 	}
 	for (; l.first < l.listed && !d->fault.code; l.first += l.count) {
 		l.count = l.listed - l.first < TOKENS_CHUNK ? l.listed - l.first : TOKENS_CHUNK;

@@ -25,7 +25,14 @@ void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c,
 {
 	if (!known_kind(d, kind))
 		return;
-	struct norm_args a = {.c = c, .x = x, .delta = delta, .sum = sum, .weight = weight, .epsilon = epsilon, .y = y, .inverse_rms = inverse_rms};
+	struct norm_args a = {.c = c,
+		.x = x,
+		.delta = delta,
+		.sum = sum,
+		.weight = weight,
+		.epsilon = epsilon,
+		.y = y,
+		.inverse_rms = inverse_rms};
 	if (delta && !sum)
 		device_fail(d, SAKIORI_EINVAL, "a norm with a residual needs a place for the sum");
 	else
@@ -37,6 +44,7 @@ void cpu_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c
 {
 	if (!known_kind(d, kind))
 		return;
-	struct norm_args a = {.c = c, .x = x, .dy = dy, .weight = weight, .inverse_rms = (float *)(uintptr_t)inverse_rms, .dx = dx};
+	struct norm_args a = {
+		.c = c, .x = x, .dy = dy, .weight = weight, .inverse_rms = (float *)(uintptr_t)inverse_rms, .dx = dx};
 	cpu_run(d, n, 16, CPU_PICK(d, norm_backward_body), &a);
 }

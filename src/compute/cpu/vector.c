@@ -100,7 +100,8 @@ SIMD_CLONES static void adamw_body(void *args, size_t begin, size_t end, unsigne
 	}
 }
 
-void cpu_adamw(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first, float *second, size_t n)
+void cpu_adamw(struct device *d, const struct adamw *a, float *parameters, const float *gradients, float *first,
+	float *second, size_t n)
 {
 	if (d->fault.code)
 		return;
@@ -193,7 +194,8 @@ static void dequantize_body(void *args, size_t begin, size_t end, unsigned threa
 	dequantize_host(q->out + first, q->values + first, q->scales + begin, last - first);
 }
 
-void cpu_quantize(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream)
+void cpu_quantize(
+	struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed, uint64_t stream)
 {
 	struct quantize_args q = {.values = values, .scales = scales, .x = x, .n = n, .seed = seed, .stream = stream};
 	if (!d->fault.code)

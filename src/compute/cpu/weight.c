@@ -13,7 +13,8 @@
 static float packed_get(const struct weight *w, const struct packed *p, size_t row, size_t col)
 {
 	size_t at = p->row_offset[row] + p->col_offset[col];
-	return w->element == DTYPE_BF16 ? simd_load_bf16(((const uint16_t *)p->data)[at]) : ((const float *)p->data)[at];
+	return w->element == DTYPE_BF16 ? simd_load_bf16(((const uint16_t *)p->data)[at])
+					: ((const float *)p->data)[at];
 }
 
 static void packed_set(const struct weight *w, const struct packed *p, size_t row, size_t col, float value)
@@ -118,7 +119,9 @@ struct weight *cpu_weight_new(
 		return NULL;
 	}
 	if (storage == DTYPE_F64 || (d->act == DTYPE_BF16 && storage != DTYPE_BF16)) {
-		device_fail(d, SAKIORI_EUNSUPPORTED, "weights stored as %s cannot be multiplied with %s activations; use bf16 for both, or f32 activations",
+		device_fail(d, SAKIORI_EUNSUPPORTED,
+			"weights stored as %s cannot be multiplied with %s activations; use bf16 for both, or f32 "
+			"activations",
 			dtype_name(storage), dtype_name(d->act));
 		return NULL;
 	}
@@ -188,7 +191,8 @@ static enum dtype stored_as(const struct weight *w)
 	return w->round ? DTYPE_BF16 : DTYPE_F32;
 }
 
-struct weight *cpu_weight_slice(struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n)
+struct weight *cpu_weight_slice(
+	struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n)
 {
 	size_t bound = axis == WEIGHT_AXIS_ROWS ? w->rows : w->cols;
 	for (size_t i = 0; i < n; i++)
@@ -197,7 +201,10 @@ struct weight *cpu_weight_slice(struct device *d, const struct weight *w, enum w
 			return NULL;
 		}
 	bool by_rows = axis == WEIGHT_AXIS_ROWS;
-	struct derive_args s = {.w = w, .rows = by_rows ? indices : NULL, .cols = by_rows ? NULL : indices, .cols_count = by_rows ? w->cols : n};
+	struct derive_args s = {.w = w,
+		.rows = by_rows ? indices : NULL,
+		.cols = by_rows ? NULL : indices,
+		.cols_count = by_rows ? w->cols : n};
 	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, derive_rows, &s);
 }
 
@@ -212,14 +219,15 @@ void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indice
 {
 	for (size_t i = 0; i < n && !d->fault.code; i++) {
 		if (indices[i] / w->cols >= w->rows) {
-			device_fail(d, SAKIORI_EINVAL, "a write to element %llu of a weight of %zu by %zu", (unsigned long long)indices[i], w->rows,
-				w->cols);
+			device_fail(d, SAKIORI_EINVAL, "a write to element %llu of a weight of %zu by %zu",
+				(unsigned long long)indices[i], w->rows, w->cols);
 			return;
 		}
 		const struct packed *copies[] = {&w->forward, &w->backward, &w->plain};
 		for (int k = 0; k < 3; k++)
 			if (copies[k]->data)
-				packed_set(w, copies[k], (size_t)(indices[i] / w->cols), (size_t)(indices[i] % w->cols), values[i]);
+				packed_set(w, copies[k], (size_t)(indices[i] / w->cols), (size_t)(indices[i] % w->cols),
+					values[i]);
 	}
 }
 
@@ -233,7 +241,8 @@ void cpu_weight_repack(struct device *d, struct weight *w)
 void cpu_weight_read(struct device *d, const struct weight *w, size_t first, size_t count, float *out)
 {
 	if (!d->fault.code && (first > w->rows || count > w->rows - first))
-		device_fail(d, SAKIORI_EINVAL, "reading rows %zu to %zu of a weight of %zu rows", first, first + count, w->rows);
+		device_fail(d, SAKIORI_EINVAL, "reading rows %zu to %zu of a weight of %zu rows", first, first + count,
+			w->rows);
 	if (d->fault.code) {
 		memset(out, 0, count * w->cols * sizeof *out);
 		return;
@@ -269,7 +278,8 @@ void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct
 		return;
 	for (size_t t = 0; t < n; t++)
 		if (ids[t] >= w->rows) {
-			device_fail(d, SAKIORI_EINVAL, "token id %u, but the embedding has %zu rows; do tokenizer and model belong together?",
+			device_fail(d, SAKIORI_EINVAL,
+				"token id %u, but the embedding has %zu rows; do tokenizer and model belong together?",
 				(unsigned)ids[t], w->rows);
 			return;
 		}

@@ -17,7 +17,8 @@ struct weight {
 	unsigned uses;
 	struct packed forward;  /* b (cols, rows) of y = x W^T */
 	struct packed backward; /* b (rows, cols) of dx = dy W */
-	struct packed plain;    /* row-major, only when neither of them is there (or for the oracle, which multiplies from it) */
+	struct packed
+		plain; /* row-major, only when neither of them is there (or for the oracle, which multiplies from it) */
 };
 
 /* Any copy that is there. */
