@@ -1,1 +1,35 @@
-# tests of text
+if HAVE_CHECK
+TEXT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+TEXT_TEST_LIBS = $(TEXT_LIBS) $(CHECK_LIBS) -lm
+
+check_PROGRAMS += tests/check_tokenizer
+tests_check_tokenizer_SOURCES = tests/check_tokenizer.c
+tests_check_tokenizer_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_tokenizer_LDADD = $(TEXT_TEST_LIBS)
+
+check_PROGRAMS += tests/check_chat
+tests_check_chat_SOURCES = tests/check_chat.c
+tests_check_chat_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_chat_LDADD = $(TEXT_TEST_LIBS)
+
+check_PROGRAMS += tests/check_dataset
+tests_check_dataset_SOURCES = tests/check_dataset.c
+tests_check_dataset_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_dataset_LDADD = $(TEXT_TEST_LIBS)
+endif
+
+check_PROGRAMS += tests/fuzz/fuzz_jsonl
+tests_fuzz_fuzz_jsonl_SOURCES = tests/fuzz/fuzz_jsonl.c
+tests_fuzz_fuzz_jsonl_LDADD = $(TEXT_LIBS)
+if FUZZING
+tests_fuzz_fuzz_jsonl_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_jsonl_SOURCES += tests/fuzz/replay.c
+endif
+EXTRA_DIST += \
+	tests/fuzz/corpus/jsonl \
+	bench/tokenizer_parity.py \
+	tests/golden/make_tokenizer_golden.py \
+	tests/golden/tokenizer_golden.json \
+	tests/golden/tokenizer_parity.json \
+	# end
