@@ -20,7 +20,7 @@ endif
 
 check_PROGRAMS += tests/fuzz/fuzz_jsonl
 tests_fuzz_fuzz_jsonl_SOURCES = tests/fuzz/fuzz_jsonl.c
-tests_fuzz_fuzz_jsonl_LDADD = $(TEXT_LIBS)
+tests_fuzz_fuzz_jsonl_LDADD = $(TEXT_LIBS) -lm
 if FUZZING
 tests_fuzz_fuzz_jsonl_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 else

@@ -67,19 +67,25 @@ static bool grow(struct jsonl *j)
 	return true;
 }
 
+static int no_memory(const struct jsonl *j, struct fault *f)
+{
+	return fault_set(f, SAKIORI_ENOMEM, "%s:%zu: out of memory over a line", j->name, j->line_number + 1);
+}
+
 /* One line without its end: 1 with its size, 0 at the end of the file. */
 static int read_line(struct jsonl *j, size_t *size, struct fault *f)
 {
 	size_t n = 0;
 	int c = EOF;
+	if (j->line == NULL && !grow(j))
+		return no_memory(j, f);
 	while (j->file != NULL && (c = getc_unlocked(j->file)) != EOF && c != '\n') {
 		if (n == j->max_line)
 			return fault_set(f, SAKIORI_ELIMIT,
 				"%s:%zu: expected at most %zu bytes a line, found more; split the row", j->name,
 				j->line_number + 1, j->max_line);
 		if (n == j->capacity && !grow(j))
-			return fault_set(f, SAKIORI_ENOMEM, "%s:%zu: out of memory over a long line", j->name,
-				j->line_number + 1);
+			return no_memory(j, f);
 		j->line[n++] = (char)c;
 	}
 	if (c == EOF && j->file != NULL && ferror(j->file))
