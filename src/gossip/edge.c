@@ -191,9 +191,7 @@ enum round_trouble edge_judge_acknowledgement(
 {
 	if (have > sequence || (e->lower && word_applied > e->word.number))
 		return ROUND_TROUBLE_SEQUENCE_AHEAD;
-	if (have < e->acked || (e->lower && word_applied < e->acknowledged))
-		return ROUND_TROUBLE_OUT_OF_STEP;
-	if (e->lower && word_applied < e->word.number && have > e->word.a)
+	if (e->lower && word_applied < e->word.number && e->acknowledged < e->word.number && have > e->word.a)
 		return ROUND_TROUBLE_OUT_OF_STEP;
 	return ROUND_TROUBLE_NONE;
 }

@@ -62,7 +62,7 @@ struct round {
 	bool away;    /* the model is lent */
 	bool evaluating;
 	bool reconsider; /* somebody changed `hold` while the site rested */
-	bool dirty;      /* an edge was forgotten, and that is not durable yet */
+	bool dirty;      /* an edge was forgotten, or the owner has news, and that is not durable yet */
 
 	enum task task; /* on the lane */
 	enum round_action_kind commit;
@@ -492,14 +492,16 @@ void round_on_acknowledged(struct round *r, size_t edge, uint64_t have, uint64_t
 		advance(r, now);
 		return;
 	}
-	e->acked = have;
+	/* What rides on an update was written when the update began to leave, and a bare Ack may have overtaken it. */
+	if (e->acked < have)
+		e->acked = have;
 	/* A copy that an earlier session brought may have become durable only now. */
 	if (e->sent < have)
 		e->sent = have;
-	if (e->lower)
+	if (e->lower && e->acknowledged < word_applied)
 		e->acknowledged = word_applied;
 	if (!e->owed)
-		edge_keep_held(e, have);
+		edge_keep_held(e, e->acked);
 	edge_push(e, r->durable.sequence, &r->actions);
 	edge_tell(e, &r->actions);
 	advance(r, now);
@@ -555,6 +557,11 @@ enum round_verdict round_on_word(struct round *r, size_t edge, const struct roun
 }
 
 /* ---- Controls ---- */
+
+void round_want_commit(struct round *r)
+{
+	r->dirty = true;
+}
 
 static void hold(struct round *r, enum hold how, uint64_t now)
 {

@@ -218,8 +218,12 @@ void round_on_applied(struct round *r, uint64_t now_ms, bool ok);
 void round_on_up(struct round *r, size_t edge, const struct round_greeting *greeting, uint64_t now_ms);
 /* The session ended, or an attempt to reach the neighbour failed. */
 void round_on_down(struct round *r, size_t edge, uint64_t now_ms);
-/* The numbers that ride on an Update, an Ack or a later Hello. Give them before the update they came with. */
+/* The numbers that ride on an Update, an Ack or a later Hello. Give them before the update they came with; older ones than
+ * already known change nothing. */
 void round_on_acknowledged(struct round *r, size_t edge, uint64_t have, uint64_t word_applied, uint64_t now_ms);
+
+/* The owner has something of its own to store: it rides on the next transaction, or on an idle one when the site rests. */
+void round_want_commit(struct round *r);
 
 enum round_verdict {
 	ROUND_ACCEPTED, /* an APPLY_* action follows */
