@@ -109,6 +109,11 @@ bool round_next(struct round *r, struct round_action *action)
 	return true;
 }
 
+bool round_pending(const struct round *r)
+{
+	return r->actions.head < r->actions.count;
+}
+
 bool round_busy(const struct round *r)
 {
 	return r->task != TASK_NONE;
@@ -685,6 +690,7 @@ void round_edge_status(const struct round *r, size_t edge, struct round_edge_sta
 	*out = (struct round_edge_status){.lower = e->lower,
 		.presence = e->presence,
 		.behind = e->behind,
+		.fresh = e->fresh,
 		.finished = e->finished,
 		.removed = e->removed,
 		.have = e->have,

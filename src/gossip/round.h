@@ -164,6 +164,7 @@ struct round_edge_status {
 	bool lower; /* we are the lower end: we give the words */
 	enum round_presence presence;
 	bool behind; /* missed the last deadline and has sent nothing since */
+	bool fresh; /* the last mixing saw a new version of its replica */
 	bool finished;
 	bool removed;
 	uint64_t have, have_durable;
@@ -200,6 +201,8 @@ void round_start(struct round *r, uint64_t now_ms);
 
 /* Pops the next action; false when there is none. Call after every event until it is false. */
 bool round_next(struct round *r, struct round_action *action);
+/* Whether there is one. */
+bool round_pending(const struct round *r);
 /* When round_on_timer wants to be called; UINT64_MAX for never. */
 uint64_t round_deadline(const struct round *r);
 /* A lane action is under way: no greeting, update, word or acknowledgement may be given now; keep it, in order, for

@@ -184,7 +184,7 @@ struct site_observer {
 	void (*on_round)(void *self, const struct site_record *record);
 	/* Something in site_status or site_peer_status changed that people wait for (state, round, a peer's state). */
 	void (*on_changed)(void *self);
-	/* A frame, message, update, word or session was refused; `peer` is an index or -1 for a stranger. Labels are
+	/* A frame, message, update, word or session was refused; `peer` is a number of site_peer_slot or -1 for a stranger. Labels are
 	 * stable: those of peer_failure_label and round_trouble_label, and SITE_REJECTIONS. */
 	void (*on_rejected)(void *self, int peer, const char *reason);
 	/* A transaction took this long and wrote these many vector bytes at most. */
@@ -287,4 +287,6 @@ struct site_peer_status {
 };
 /* Indices 0..site_peer_count - 1 are stable between calls of site_set_neighbours. */
 size_t site_peer_count(const struct site *s);
+/* The number by which observers call the peer at `index`; it stays the same as long as the process lives. SIZE_MAX: none. */
+size_t site_peer_slot(const struct site *s, size_t index);
 void site_peer_status(const struct site *s, size_t index, struct site_peer_status *out);
