@@ -164,7 +164,7 @@ struct round_edge_status {
 	bool lower; /* we are the lower end: we give the words */
 	enum round_presence presence;
 	bool behind; /* missed the last deadline and has sent nothing since */
-	bool fresh; /* the last mixing saw a new version of its replica */
+	bool fresh;  /* the last mixing saw a new version of its replica */
 	bool finished;
 	bool removed;
 	uint64_t have, have_durable;

@@ -114,7 +114,8 @@ static void run_load(struct site_job *job)
 	if (memcmp(j->image.run_id, s->settings.hello.run_id, HASH_SIZE) ||
 		memcmp(j->image.layout_hash, s->settings.hello.adapter_layout_hash, HASH_SIZE))
 		j->error = fault_set(&j->fault, SAKIORI_EMISMATCH,
-			"the state directory holds another run or adapter than the one configured (\"%s\"); restore the old "
+			"the state directory holds another run or adapter than the one configured (\"%s\"); restore "
+			"the old "
 			"settings, or give this run a state directory of its own",
 			s->settings.hello.run_name);
 }
@@ -426,7 +427,8 @@ static void run_word(struct site_job *job)
 		j->error = s->store.load_own(s->store.self, j->word.b, older, n, &j->fault);
 	}
 	if (!j->error) {
-		mix_edge(j->away ? s->pending : s->x, s->neighbours[j->peer]->replica, own, j->word.weight, MIX_HIGH, n);
+		mix_edge(
+			j->away ? s->pending : s->x, s->neighbours[j->peer]->replica, own, j->word.weight, MIX_HIGH, n);
 		s->pending_used |= j->away;
 	}
 	free(older);

@@ -54,28 +54,30 @@ static const char *mismatch(struct site *s, struct neighbour *n, const struct wi
 	char ours[17], theirs[17];
 
 	if (h->protocol != WIRE_PROTOCOL_VERSION) {
-		neighbour_trouble(n, "upgrade the older of the two daemons", "%s speaks protocol %u (%s), this site %u", n->name,
-			h->protocol, h->software, WIRE_PROTOCOL_VERSION);
+		neighbour_trouble(n, "upgrade the older of the two daemons", "%s speaks protocol %u (%s), this site %u",
+			n->name, h->protocol, h->software, WIRE_PROTOCOL_VERSION);
 		return "protocol_version";
 	}
 	if (memcmp(h->base_fingerprint, own->base_fingerprint, HASH_SIZE)) {
 		hex8(own->base_fingerprint, ours);
 		hex8(h->base_fingerprint, theirs);
-		neighbour_trouble(n, "use the same base model at both sites: compare the files, and `model` in both configurations",
-			"%s has base model %s (%s), this site %s (%s)", n->name, theirs, h->base_name, ours, own->base_name);
+		neighbour_trouble(n,
+			"use the same base model at both sites: compare the files, and `model` in both configurations",
+			"%s has base model %s (%s), this site %s (%s)", n->name, theirs, h->base_name, ours,
+			own->base_name);
 		return "incompatible_base";
 	}
 	if (memcmp(h->adapter_layout_hash, own->adapter_layout_hash, HASH_SIZE)) {
-		neighbour_trouble(n, "set rank, alpha and targets to the same values at both sites", "%s trains adapter %s, this site %s",
-			n->name, h->adapter_text, own->adapter_text);
+		neighbour_trouble(n, "set rank, alpha and targets to the same values at both sites",
+			"%s trains adapter %s, this site %s", n->name, h->adapter_text, own->adapter_text);
 		return "incompatible_adapter";
 	}
 	hex8(own->run_id, ours);
 	hex8(h->run_id, theirs);
 	if (memcmp(h->run_name_hash, own->run_name_hash, HASH_SIZE) || memcmp(h->run_id, own->run_id, HASH_SIZE)) {
 		neighbour_trouble(n, "set the run's name and its shared settings to the same values at both sites",
-			"%s takes part in run \"%s\" (%s), this site in \"%s\" (%s)", n->name, h->run_name, theirs, own->run_name,
-			ours);
+			"%s takes part in run \"%s\" (%s), this site in \"%s\" (%s)", n->name, h->run_name, theirs,
+			own->run_name, ours);
 		return "incompatible_run";
 	}
 	if (memcmp(h->initial_adapter_hash, own->initial_adapter_hash, HASH_SIZE)) {

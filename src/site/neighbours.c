@@ -33,7 +33,8 @@ void neighbour_clock(struct neighbour *n, double skew_ms)
 	n->skew_ms = skew_ms;
 	n->warning[0] = '\0';
 	if (fabs(skew_ms) > CLOCK_SKEW_MS)
-		snprintf(n->warning, sizeof(n->warning), "the clock of %s is %.0f seconds %s this site's; set both by NTP", n->name,
+		snprintf(n->warning, sizeof(n->warning),
+			"the clock of %s is %.0f seconds %s this site's; set both by NTP", n->name,
 			fabs(skew_ms) / 1000, skew_ms > 0 ? "ahead of" : "behind");
 }
 
@@ -55,16 +56,19 @@ int neighbours_check(const struct site *s, const struct site_neighbour *list, si
 		return fault_set(f, SAKIORI_ELIMIT, "%zu peers, at most %d", count, WIRE_DEGREE_MAX);
 	for (size_t i = 0; i < count; i++) {
 		if (!good_name(list[i].name))
-			return fault_set(f, SAKIORI_EINVAL, "peer name \"%.70s\": expected 1 to %d of A-Z a-z 0-9 _ . -", list[i].name,
+			return fault_set(f, SAKIORI_EINVAL,
+				"peer name \"%.70s\": expected 1 to %d of A-Z a-z 0-9 _ . -", list[i].name,
 				WIRE_NAME_MAX);
 		if (!identity_compare(&list[i].id, own))
-			return fault_set(f, SAKIORI_EINVAL, "peer %s has this site's own key; take it out, or pin the peer's `sakiori id`",
+			return fault_set(f, SAKIORI_EINVAL,
+				"peer %s has this site's own key; take it out, or pin the peer's `sakiori id`",
 				list[i].name);
 		for (size_t k = 0; k < i; k++) {
 			if (!strcmp(list[i].name, list[k].name))
 				return fault_set(f, SAKIORI_EINVAL, "two peers are called %s", list[i].name);
 			if (!identity_compare(&list[i].id, &list[k].id))
-				return fault_set(f, SAKIORI_EINVAL, "peers %s and %s have the same key", list[k].name, list[i].name);
+				return fault_set(f, SAKIORI_EINVAL, "peers %s and %s have the same key", list[k].name,
+					list[i].name);
 		}
 	}
 	return 0;
@@ -88,7 +92,8 @@ static void add(struct site *s, const struct site_neighbour *from)
 
 static void update(struct neighbour *n, const struct site_neighbour *from)
 {
-	bool same_key = !memcmp(n->id.x25519, from->id.x25519, IDENTITY_KEY_SIZE) && n->id.generation == from->id.generation;
+	bool same_key =
+		!memcmp(n->id.x25519, from->id.x25519, IDENTITY_KEY_SIZE) && n->id.generation == from->id.generation;
 
 	snprintf(n->name, sizeof(n->name), "%s", from->name);
 	n->id = from->id;

@@ -52,7 +52,7 @@ struct neighbour {
 
 	/* The session. */
 	struct site_connection *current; /* up */
-	bool greeted;			 /* its Hello came and was believed: the round has the edge up */
+	bool greeted;                    /* its Hello came and was believed: the round has the edge up */
 	bool dialling;
 	uint64_t retry_at, backoff_ms;
 	struct letter inbox[INBOX_MAX];
@@ -70,12 +70,12 @@ struct neighbour {
 
 struct site_connection {
 	struct site *site;
-	void *link; /* the io's; NULL once it is hung up */
+	void *link;                   /* the io's; NULL once it is hung up */
 	struct peer_session *session; /* NULL once it is over */
 	struct site_connection *previous, *next;
 	int peer; /* -1: a stranger so far */
 	bool dialled;
-	bool inside;  /* a callback of the session is running: it must not be freed */
+	bool inside;        /* a callback of the session is running: it must not be freed */
 	bool ending, flush; /* hang up when that is over */
 	uint64_t up_at, last_received, ping_at;
 	bool hello_came;
@@ -106,7 +106,7 @@ struct lane_job {
 	struct commit_edge *edges;
 	size_t edge_count;
 	uint64_t *pins;
-	bool mixed; /* the vectors are done: only the transaction is tried again */
+	bool mixed;            /* the vectors are done: only the transaction is tried again */
 	struct payload *delta; /* TRAINED: made here */
 	double displacement, consensus_distance;
 	uint32_t words, fresh;
@@ -158,7 +158,7 @@ struct site {
 	struct site_training training;
 	enum round_action_kind evaluating;
 	uint64_t step;
-	bool stored; /* at least one commit succeeded: unchanged vectors need not be written */
+	bool stored;            /* at least one commit succeeded: unchanged vectors need not be written */
 	struct lane_job *retry; /* a commit that failed */
 	uint64_t retry_at;
 
@@ -214,5 +214,6 @@ void neighbour_clock(struct neighbour *n, double skew_ms);
 int neighbours_check(const struct site *s, const struct site_neighbour *list, size_t count, struct fault *f);
 void neighbours_apply(struct site *s, const struct site_neighbour *list, size_t count);
 void neighbours_free(struct site *s);
-void neighbour_trouble(struct neighbour *n, const char *cure, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void neighbour_trouble(struct neighbour *n, const char *cure, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 void neighbour_well(struct neighbour *n);

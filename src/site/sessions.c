@@ -188,7 +188,8 @@ static const struct identity_public *find_peer(void *owner, const uint8_t x25519
 
 /* Of two sessions with one neighbour, whether the newcomer stays. Two that came up together are judged by who dialled, the same at
  * both ends; otherwise the neighbour has lost or given up the old one. */
-static bool newcomer_stays(const struct site_connection *old, const struct site_connection *c, const struct neighbour *n)
+static bool newcomer_stays(
+	const struct site_connection *old, const struct site_connection *c, const struct neighbour *n)
 {
 	if (old->dialled == c->dialled || site_now(c->site) >= old->up_at + PEER_HANDSHAKE_TIMEOUT_MS)
 		return true;
@@ -298,7 +299,8 @@ static void on_message(void *owner, struct peer_session *session, const struct w
 		refuse(c, "order");
 }
 
-static void on_update(void *owner, struct peer_session *session, const struct wire_update *u, uint8_t *payload, size_t size)
+static void on_update(
+	void *owner, struct peer_session *session, const struct wire_update *u, uint8_t *payload, size_t size)
 {
 	struct site_connection *c = owner;
 	size_t n = c->site->settings.size;
@@ -338,7 +340,8 @@ struct site_connection *site_on_opened(struct site *s, void *connection, int tag
 	struct neighbour *n = tag >= 0 ? s->neighbours[tag] : NULL;
 	uint64_t now = site_now(s);
 
-	*c = (struct site_connection){.site = s, .link = connection, .peer = tag, .dialled = tag >= 0, .next = s->connections};
+	*c = (struct site_connection){
+		.site = s, .link = connection, .peer = tag, .dialled = tag >= 0, .next = s->connections};
 	if (c->next)
 		c->next->previous = c;
 	s->connections = c;
@@ -369,7 +372,8 @@ static void explain(struct site_connection *c, enum peer_failure failure)
 			"%s has another key or key generation than the one pinned here", n->name);
 	else
 		neighbour_trouble(n,
-			"check at the peer that its entry for this site is what `sakiori id` prints here, and that both use the same "
+			"check at the peer that its entry for this site is what `sakiori id` prints here, and that "
+			"both use the same "
 			"network name and secret file",
 			"%s did not complete the handshake (%s)", n->name,
 			failure == PEER_FAILURE_NONE ? "it hung up" : peer_failure_label(failure));
@@ -430,8 +434,8 @@ void site_on_dial_failed(struct site *s, int tag, const char *why)
 		return;
 	retry_later(s, n);
 	if (!n->current) {
-		neighbour_trouble(n, "check that its daemon runs, and the address and firewall in between", "cannot reach %s at %s: %s",
-			n->name, n->url ? n->url : "its address", why);
+		neighbour_trouble(n, "check that its daemon runs, and the address and firewall in between",
+			"cannot reach %s at %s: %s", n->name, n->url ? n->url : "its address", why);
 		n->in_trouble = false;
 		s->changed = true;
 		if (s->round)
@@ -458,8 +462,8 @@ void sessions_dial(struct site *s, uint64_t now)
 		if (s->io.dial(s->io.self, n->url, (int)i)) {
 			retry_later(s, n);
 			n->retry_at = now + BACKOFF_MAX_MS;
-			neighbour_trouble(n, "correct `url` in this site's entry for it, and reload", "the address of %s is not usable: %s",
-				n->name, n->url);
+			neighbour_trouble(n, "correct `url` in this site's entry for it, and reload",
+				"the address of %s is not usable: %s", n->name, n->url);
 			round_on_down(s->round, i, now);
 		}
 	}

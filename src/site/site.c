@@ -74,21 +74,26 @@ static void send_ack(struct site *s, const struct round_action *a)
 
 static void hang_up(struct site *s, const struct round_action *a)
 {
-	static const char again[] = "make both ends start this edge afresh: take each other out of the configuration, `sakiori "
-				    "reload`, put back, `sakiori reload`; or bring back the newest state directory";
+	static const char again[] =
+		"make both ends start this edge afresh: take each other out of the configuration, `sakiori "
+		"reload`, put back, `sakiori reload`; or bring back the newest state directory";
 	struct neighbour *n = s->neighbours[a->edge];
 	struct round_edge_status e;
 
 	round_edge_status(s->round, a->edge, &e);
 	if (a->trouble == ROUND_TROUBLE_OWN_ROLLED_BACK)
-		neighbour_trouble(n, again, "%s knows updates or words of this site that are not in its state directory: an older state "
-			"was restored here, or it was wiped", n->name);
+		neighbour_trouble(n, again,
+			"%s knows updates or words of this site that are not in its state directory: an older state "
+			"was restored here, or it was wiped",
+			n->name);
 	else if (a->trouble == ROUND_TROUBLE_PEER_ROLLED_BACK)
-		neighbour_trouble(n, again, "%s has lost updates or words that this site holds (its update %llu): an older state was "
-			"restored there, or it was wiped", n->name, (unsigned long long)e.have);
+		neighbour_trouble(n, again,
+			"%s has lost updates or words that this site holds (its update %llu): an older state was "
+			"restored there, or it was wiped",
+			n->name, (unsigned long long)e.have);
 	else
-		neighbour_trouble(n, "if it stays, compare the software versions and read the log there", "%s broke the protocol: %s",
-			n->name, round_trouble_label(a->trouble));
+		neighbour_trouble(n, "if it stays, compare the software versions and read the log there",
+			"%s broke the protocol: %s", n->name, round_trouble_label(a->trouble));
 	site_reject(s, (int)a->edge, round_trouble_label(a->trouble));
 	if (n->current)
 		connection_end(n->current, false);
@@ -138,8 +143,9 @@ static void end_round(struct site *s)
 	s->last = s->record;
 	s->last_unstored = true;
 	round_want_commit(s->round);
-	log_info("round-done", "round=%llu loss=%.4f eval_loss=%.4f words=%u gather_seconds=%.3f", (unsigned long long)s->last.round,
-		s->last.loss, s->last.eval_loss_mixed, s->last.words, s->last.gather_seconds);
+	log_info("round-done", "round=%llu loss=%.4f eval_loss=%.4f words=%u gather_seconds=%.3f",
+		(unsigned long long)s->last.round, s->last.loss, s->last.eval_loss_mixed, s->last.words,
+		s->last.gather_seconds);
 	if (s->observer.on_round)
 		s->observer.on_round(s->observer.self, &s->last);
 	s->changed = true;
@@ -272,7 +278,8 @@ void site_on_trained(struct site *s, const struct site_trained *result)
 		s->fault.code = result->error;
 		snprintf(s->fault.text, sizeof(s->fault.text), "training failed: %s",
 			result->text[0] ? result->text : err_text(result->error));
-		log_error("training-failed", "round=%llu reason=\"%s\"", (unsigned long long)s->training.round, s->fault.text);
+		log_error("training-failed", "round=%llu reason=\"%s\"", (unsigned long long)s->training.round,
+			s->fault.text);
 	} else {
 		s->step = s->training.step + result->steps;
 		s->record.tokens = result->tokens;
@@ -309,7 +316,8 @@ static int check(const struct site_settings *settings, struct fault *f)
 	if (!settings->round.rounds || !settings->local_steps)
 		return fault_set(f, SAKIORI_EINVAL, "rounds and local steps must be at least 1");
 	if (!(settings->round.gamma > 0 && settings->round.gamma <= 1))
-		return fault_set(f, SAKIORI_EINVAL, "gamma is %g, must be above 0 and at most 1", (double)settings->round.gamma);
+		return fault_set(
+			f, SAKIORI_EINVAL, "gamma is %g, must be above 0 and at most 1", (double)settings->round.gamma);
 	if (!settings->round.deadline_ms)
 		return fault_set(f, SAKIORI_EINVAL, "the deadline must be above 0");
 	return 0;
