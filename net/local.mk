@@ -10,4 +10,6 @@ libnet_a_SOURCES = \
 	# end
 nodist_libnet_a_SOURCES = $(proto_generated)
 libnet_a_CPPFLAGS = $(AM_CPPFLAGS) $(SODIUM_CFLAGS) $(PROTOBUF_C_CFLAGS) $(UV_CFLAGS)
+# `make TARGET` does not build BUILT_SOURCES first
+net/libnet_a-wire.$(OBJEXT): proto/peer.pb-c.h
 endif

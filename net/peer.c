@@ -62,6 +62,11 @@ struct cutting {
 	bool announced;
 };
 
+struct keys {
+	struct noise_handshake handshake;
+	struct noise_transport transport;
+};
+
 struct peer_session {
 	const struct peer_settings *settings;
 	struct peer_events events;
@@ -72,9 +77,8 @@ struct peer_session {
 	int peer;
 	struct identity_public remote; /* pinned; the responder knows it after the first message */
 	uint64_t started_ms;           /* handshake; then when the session came up */
-	struct noise_handshake handshake;
-	struct noise_transport transport;
-	uint64_t frames; /* both directions */
+	struct keys *keys;             /* guarded memory, from the first Diffie-Hellman until the end */
+	uint64_t frames;               /* both directions */
 	uint64_t bytes;
 	uint64_t accept_payload_bytes;
 	struct joining *joining;
@@ -82,8 +86,8 @@ struct peer_session {
 	struct writer outgoing; /* one frame being built */
 	uint8_t *incoming;      /* one message being opened, WIRE_MESSAGE_MAX bytes */
 };
-/* What a stranger's connection may cost before its first message is known to come from a pinned peer. */
-_Static_assert(sizeof(struct peer_session) <= 1024, "a session without an update");
+/* What a stranger's connection may cost before and after its mac1 is found good. */
+_Static_assert(sizeof(struct peer_session) + sizeof(struct keys) <= 1024, "a session without an update");
 
 const char *peer_failure_label(enum peer_failure failure)
 {
@@ -115,13 +119,18 @@ static void drop_updates(struct peer_session *s)
 	s->cutting = NULL;
 }
 
+static void drop_keys(struct peer_session *s)
+{
+	noise_secret_free(s->keys);
+	s->keys = NULL;
+}
+
 static int fail(struct peer_session *s, enum peer_failure failure)
 {
 	if (s->state != STATE_FAILED) {
 		s->state = STATE_FAILED;
 		s->failure = failure;
-		noise_handshake_wipe(&s->handshake);
-		noise_transport_wipe(&s->transport);
+		drop_keys(s);
 		drop_updates(s);
 	}
 	return failure_code(s->failure);
@@ -137,7 +146,7 @@ void peer_network_hash(const char *network_name, uint8_t out[static WIRE_HASH_SI
 static struct peer_session *session_new(
 	const struct peer_settings *settings, const struct peer_events *events, void *owner, uint64_t now_ms)
 {
-	struct peer_session *s = noise_secret_alloc(sizeof *s);
+	struct peer_session *s = must_calloc(1, sizeof *s);
 	s->settings = settings;
 	s->events = *events;
 	s->owner = owner;
@@ -173,7 +182,8 @@ void peer_session_free(struct peer_session *s)
 	drop_updates(s);
 	writer_fini(&s->outgoing);
 	free(s->incoming);
-	noise_secret_free(s);
+	drop_keys(s);
+	free(s);
 }
 
 /* ---- handshake ---- */
@@ -188,7 +198,8 @@ static int handshake_begin(struct peer_session *s)
 		s->settings->random(s->settings->random_self, ephemeral, sizeof ephemeral);
 	else
 		noise_random(ephemeral, sizeof ephemeral);
-	int rc = noise_handshake_init(&s->handshake, s->initiator, prologue, sizeof prologue,
+	s->keys = noise_secret_alloc(sizeof *s->keys);
+	int rc = noise_handshake_init(&s->keys->handshake, s->initiator, prologue, sizeof prologue,
 		identity_x25519_secret(s->settings->identity), s->initiator ? s->remote.x25519 : NULL,
 		s->settings->network_secret, ephemeral);
 	noise_wipe(ephemeral, sizeof ephemeral);
@@ -223,7 +234,7 @@ int peer_session_start(struct peer_session *s, uint64_t now_ms)
 		return s->state == STATE_FAILED ? failure_code(s->failure) : 0;
 	uint8_t frame[PEER_FIRST_SIZE];
 	s->started_ms = now_ms;
-	if (handshake_begin(s) != 0 || noise_write_first(&s->handshake, NULL, 0, frame + HANDSHAKE_HEADER) != 0)
+	if (handshake_begin(s) != 0 || noise_write_first(&s->keys->handshake, NULL, 0, frame + HANDSHAKE_HEADER) != 0)
 		return fail(s, PEER_FAILURE_DECRYPT);
 	put_handshake_header(frame, TYPE_FIRST, sizeof frame);
 	size_t covered = sizeof frame - NOISE_MAC1_SIZE;
@@ -244,16 +255,17 @@ static int on_first(struct peer_session *s, const uint8_t *frame, size_t n)
 	if (!noise_equal(mac, frame + covered, sizeof mac))
 		return fail(s, PEER_FAILURE_BAD_MAC);
 	if (handshake_begin(s) != 0 ||
-		noise_read_first(&s->handshake, frame + HANDSHAKE_HEADER, NOISE_FIRST_OVERHEAD, NULL) != 0)
+		noise_read_first(&s->keys->handshake, frame + HANDSHAKE_HEADER, NOISE_FIRST_OVERHEAD, NULL) != 0)
 		return fail(s, PEER_FAILURE_DECRYPT);
-	const struct identity_public *pinned = s->events.find_peer(s->owner, s->handshake.remote_static, &s->peer);
+	const struct identity_public *pinned =
+		s->events.find_peer(s->owner, s->keys->handshake.remote_static, &s->peer);
 	if (pinned == NULL) {
 		s->peer = -1;
 		return fail(s, PEER_FAILURE_UNKNOWN_KEY);
 	}
 	s->remote = *pinned;
-	if (noise_write_second(&s->handshake, NULL, 0, answer + HANDSHAKE_HEADER) != 0 ||
-		noise_split(&s->handshake, &s->transport) != 0)
+	if (noise_write_second(&s->keys->handshake, NULL, 0, answer + HANDSHAKE_HEADER) != 0 ||
+		noise_split(&s->keys->handshake, &s->keys->transport) != 0)
 		return fail(s, PEER_FAILURE_DECRYPT);
 	put_handshake_header(answer, TYPE_SECOND, sizeof answer);
 	s->state = STATE_WAIT_CONFIRM;
@@ -268,7 +280,7 @@ static struct writer *frame_begin(struct peer_session *s)
 {
 	s->outgoing.size = 0;
 	write_u8(&s->outgoing, TYPE_TRANSPORT);
-	write_u64(&s->outgoing, s->transport.send_counter);
+	write_u64(&s->outgoing, s->keys->transport.send_counter);
 	return &s->outgoing;
 }
 
@@ -278,8 +290,8 @@ static int frame_end(struct peer_session *s)
 	size_t plain = s->outgoing.size - PEER_FRAME_HEADER;
 	write_space(&s->outgoing, NOISE_TAG_SIZE);
 	uint8_t *frame = s->outgoing.data;
-	if (s->transport.send_counter >= COUNTER_END ||
-		noise_seal(&s->transport, frame, PEER_FRAME_HEADER, frame + PEER_FRAME_HEADER, plain,
+	if (s->keys->transport.send_counter >= COUNTER_END ||
+		noise_seal(&s->keys->transport, frame, PEER_FRAME_HEADER, frame + PEER_FRAME_HEADER, plain,
 			frame + PEER_FRAME_HEADER) != 0)
 		return fail(s, PEER_FAILURE_EXPIRED);
 	s->frames++;
@@ -296,11 +308,11 @@ static int frame_open(struct peer_session *s, const uint8_t *frame, size_t n, si
 	struct reader r;
 	reader_init(&r, frame + 1, 8);
 	uint64_t counter = read_u64(&r);
-	if (counter < s->transport.receive_counter)
+	if (counter < s->keys->transport.receive_counter)
 		return fail(s, PEER_FAILURE_REPLAY);
 	if (s->incoming == NULL)
 		s->incoming = must_alloc(s->state == STATE_UP ? WIRE_MESSAGE_MAX : IDENTITY_CERTIFICATE_SIZE);
-	if (noise_open(&s->transport, counter, frame, PEER_FRAME_HEADER, frame + PEER_FRAME_HEADER,
+	if (noise_open(&s->keys->transport, counter, frame, PEER_FRAME_HEADER, frame + PEER_FRAME_HEADER,
 		    n - PEER_FRAME_HEADER, s->incoming) != 0)
 		return fail(s, PEER_FAILURE_DECRYPT);
 	s->frames++;
@@ -321,8 +333,8 @@ static int on_second(struct peer_session *s, const uint8_t *frame, size_t n)
 	enum peer_failure wrong = check_handshake_header(frame, n, TYPE_SECOND, PEER_SECOND_SIZE);
 	if (wrong != PEER_FAILURE_NONE)
 		return fail(s, wrong);
-	if (noise_read_second(&s->handshake, frame + HANDSHAKE_HEADER, NOISE_SECOND_OVERHEAD, NULL) != 0 ||
-		noise_split(&s->handshake, &s->transport) != 0)
+	if (noise_read_second(&s->keys->handshake, frame + HANDSHAKE_HEADER, NOISE_SECOND_OVERHEAD, NULL) != 0 ||
+		noise_split(&s->keys->handshake, &s->keys->transport) != 0)
 		return fail(s, PEER_FAILURE_DECRYPT);
 	s->state = STATE_WAIT_CONFIRM;
 	return send_certificate(s);

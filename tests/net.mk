@@ -30,7 +30,24 @@ tests_check_link_LDADD = $(NET_TEST_LIBS)
 THREADED_TESTS += tests/check_link
 endif
 endif
+
+if DAEMON
+check_PROGRAMS += tests/fuzz/fuzz_wire tests/fuzz/fuzz_peer
+tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c
+tests_fuzz_fuzz_wire_LDADD = $(NET_LIBS) -lm
+tests_fuzz_fuzz_peer_SOURCES = tests/fuzz/fuzz_peer.c
+tests_fuzz_fuzz_peer_LDADD = $(NET_LIBS) -lm
+if FUZZING
+tests_fuzz_fuzz_wire_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+tests_fuzz_fuzz_peer_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_wire_SOURCES += tests/fuzz/replay.c
+tests_fuzz_fuzz_peer_SOURCES += tests/fuzz/replay.c
+endif
+endif
 EXTRA_DIST += \
+	tests/fuzz/corpus/peer \
+	tests/fuzz/corpus/wire \
 	tests/golden/make_noise_vectors.py \
 	tests/golden/noise_cacophony.txt \
 	tests/golden/noise_python.txt \
