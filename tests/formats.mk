@@ -15,4 +15,29 @@ check_PROGRAMS += tests/check_model_file
 tests_check_model_file_SOURCES = tests/check_model_file.c tests/lib/gguf_build.h tests/lib/gguf_build.c
 tests_check_model_file_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_model_file_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+check_PROGRAMS += tests/check_safetensors
+tests_check_safetensors_SOURCES = tests/check_safetensors.c
+tests_check_safetensors_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_check_safetensors_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+check_PROGRAMS += tests/check_json
+tests_check_json_SOURCES = tests/check_json.c
+tests_check_json_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_check_json_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+check_PROGRAMS += tests/check_peft
+tests_check_peft_SOURCES = tests/check_peft.c
+tests_check_peft_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_check_peft_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
 endif
+check_PROGRAMS += tests/fuzz/fuzz_gguf tests/fuzz/fuzz_safetensors
+tests_fuzz_fuzz_gguf_SOURCES = tests/fuzz/fuzz_gguf.c
+tests_fuzz_fuzz_gguf_LDADD = $(FORMATS_LIBS)
+tests_fuzz_fuzz_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c
+tests_fuzz_fuzz_safetensors_LDADD = $(FORMATS_LIBS)
+if FUZZING
+tests_fuzz_fuzz_gguf_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+tests_fuzz_fuzz_safetensors_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_gguf_SOURCES += tests/fuzz/replay.c
+tests_fuzz_fuzz_safetensors_SOURCES += tests/fuzz/replay.c
+endif
+EXTRA_DIST += tests/fuzz/make_corpus.py tests/fuzz/corpus/gguf tests/fuzz/corpus/safetensors

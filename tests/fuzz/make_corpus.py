@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the seeds of tests/fuzz/corpus/gguf and corpus/safetensors: small valid files and one of each lie. No packages needed.
+
+    make_corpus.py tests/fuzz/corpus
+"""
+import json
+import pathlib
+import struct
+import sys
+
+root = pathlib.Path(sys.argv[1])
+
+
+def put(kind, name, data):
+    (root / kind).mkdir(parents=True, exist_ok=True)
+    (root / kind / name).write_bytes(data)
+
+
+def text(s):
+    return struct.pack("<Q", len(s)) + s.encode()
+
+
+def gguf(keys=(), tensors=(), data=b"", version=3, counts=None, alignment=32):
+    counts = counts or (len(tensors), len(keys))
+    head = b"GGUF" + struct.pack("<IQQ", version, *counts) + b"".join(keys) + b"".join(tensors)
+    return head + b"\0" * (-len(head) % alignment) + data
+
+
+def key(name, kind, value):
+    return text(name) + struct.pack("<I", kind) + value
+
+
+def tensor(name, dims, kind, offset):
+    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def array(kind, count, data):
+    return struct.pack("<IQ", kind, count) + data
+
+
+arch = key("general.architecture", 8, text("llama"))
+every = [arch, key("general.alignment", 4, struct.pack("<I", 32)), key("a", 9, array(8, 2, text("x") + text(""))),
+         key("b", 9, array(5, 2, struct.pack("<2i", -1, 7))), key("c", 6, struct.pack("<f", 1.5)), key("d", 7, b"\1"),
+         key("e", 10, struct.pack("<Q", 1 << 40)), key("f", 12, struct.pack("<d", 2.5)), key("g", 0, b"\7"), key("h", 3, b"\7\0")]
+put("gguf", "valid-keys", gguf(every))
+put("gguf", "valid-version-2", gguf([arch], version=2))
+kinds = {"F32": (0, 128), "F16": (1, 64), "BF16": (30, 64), "Q8_0": (8, 34), "Q4_0": (2, 18), "Q4_1": (3, 20)}
+table, body = [], b""
+for name, (number, size) in kinds.items():
+    table.append(tensor(name, [32], number, len(body)))
+    body += bytes(range(size)) + b"\0" * (-size % 32)
+put("gguf", "valid-types", gguf([arch], table, body))
+put("gguf", "four-dimensions", gguf([], [tensor("a", [2, 1, 2, 2], 0, 0)], b"\0" * 32))
+put("gguf", "empty", b"")
+put("gguf", "magic-only", b"GGUF")
+put("gguf", "big-endian", b"GGUF" + struct.pack(">IQQ", 3, 0, 0))
+put("gguf", "counts", gguf(counts=(1 << 60, 1 << 60)))
+put("gguf", "long-key", gguf([struct.pack("<Q", 1 << 63)]))
+put("gguf", "long-string", gguf([text("a") + struct.pack("<IQ", 8, (1 << 64) - 8)]))
+put("gguf", "long-array", gguf([key("a", 9, array(8, 1 << 61, b""))]))
+put("gguf", "nested-array", gguf([key("a", 9, array(9, 1, array(0, 0, b"")))]))
+put("gguf", "duplicate-key", gguf([arch, arch]))
+put("gguf", "alignment-24", gguf([key("general.alignment", 4, struct.pack("<I", 24))]))
+put("gguf", "alignment-0", gguf([key("general.alignment", 4, struct.pack("<I", 0))]))
+put("gguf", "duplicate-tensor", gguf([], [tensor("a", [8], 0, 0), tensor("a", [8], 0, 32)], b"\0" * 64))
+put("gguf", "overlap", gguf([], [tensor("a", [8], 0, 0), tensor("b", [8], 0, 0)], b"\0" * 64))
+put("gguf", "hole", gguf([], [tensor("a", [8], 0, 0), tensor("b", [8], 0, 64)], b"\0" * 96))
+put("gguf", "trailing", gguf([], [tensor("a", [8], 0, 0)], b"\0" * 96))
+put("gguf", "truncated", gguf([], [tensor("a", [8], 0, 0)], b"\0" * 31))
+put("gguf", "far-offset", gguf([], [tensor("a", [8], 0, (1 << 64) - 32)], b"\0" * 32))
+put("gguf", "overflow-values", gguf([], [tensor("a", [1 << 33, 1 << 33], 0, 0)], b"\0" * 32))
+put("gguf", "overflow-bytes", gguf([], [tensor("a", [1 << 31, 1 << 31], 0, 0)], b"\0" * 32))
+put("gguf", "zero-dimension", gguf([], [tensor("a", [0, 8], 0, 0)], b"\0" * 32))
+put("gguf", "five-dimensions", gguf([], [tensor("a", [1] * 5, 0, 0)], b"\0" * 32))
+put("gguf", "unknown-type", gguf([], [tensor("a", [32], 6, 0)], b"\0" * 32))
+put("gguf", "negative-type", gguf([], [tensor("a", [32], 0xFFFFFFFF, 0)], b"\0" * 32))
+put("gguf", "escape-in-name", gguf([], [tensor("a\x1b[2J", [8], 0, 0)], b"\0" * 32))
+
+
+def safetensors(header, data=b""):
+    head = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(head)) + head + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+put("safetensors", "valid", safetensors({"__metadata__": {"format": "pt"}, "a": entry("F32", [2, 2], 0, 16),
+                                         "b": entry("BF16", [3], 16, 22), "s": entry("U8", [], 22, 23)}, b"\0" * 23))
+put("safetensors", "valid-empty-tensor", safetensors({"a": entry("I8", [0, 7], 0, 0), "b": entry("I64", [1], 0, 8)}, b"\0" * 8))
+put("safetensors", "valid-nothing", safetensors({}))
+put("safetensors", "empty", b"")
+put("safetensors", "length", struct.pack("<Q", (1 << 64) - 1) + b"{}")
+put("safetensors", "no-json", safetensors(b"{\"a\":"))
+put("safetensors", "deep", safetensors(b"[" * 100))
+put("safetensors", "duplicate", safetensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],'
+                                            b'"data_offsets":[1,2]}}', b"\0\0"))
+put("safetensors", "hole", safetensors({"a": entry("U8", [1], 0, 1), "b": entry("U8", [1], 2, 3)}, b"\0" * 3))
+put("safetensors", "overlap", safetensors({"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, b"\0" * 3))
+put("safetensors", "trailing", safetensors({"a": entry("U8", [1], 0, 1)}, b"\0" * 3))
+put("safetensors", "overflow", safetensors({"a": entry("F32", [1 << 32, 1 << 32], 0, 0)}))
+put("safetensors", "backwards", safetensors({"a": entry("U8", [1], 1, 0)}, b"\0"))
+put("safetensors", "negative", safetensors({"a": entry("U8", [-1], 0, 1)}, b"\0"))
+put("safetensors", "dtype", safetensors({"a": entry("F8_E4M3", [1], 0, 1)}, b"\0"))
+put("safetensors", "metadata-number", safetensors({"__metadata__": {"a": 7}}))
