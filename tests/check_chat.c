@@ -180,7 +180,7 @@ START_TEST(a_template_that_is_not_known_is_refused_with_a_sentence)
 	char *near = strdup(tokenizer_chat_template(tiny));
 	ck_assert_int_eq(with_template(near, true, &f), 0);
 	ck_assert_int_eq(with_template(near, false, &f), SAKIORI_EFORMAT);
-	for (size_t i = 0; near[i] != '\0'; i += 7) {
+	for (size_t i = 0, size = strlen(near); i < size; i += 7) {
 		/* the default system message may say anything */
 		const char *text = strstr(near, "system\n") + strlen("system\n"), *end = strstr(text, "<|im_end|>");
 		if (near + i >= text && near + i < end)
