@@ -16,6 +16,11 @@ check_PROGRAMS += tests/check_dataset
 tests_check_dataset_SOURCES = tests/check_dataset.c
 tests_check_dataset_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
 tests_check_dataset_LDADD = $(TEXT_TEST_LIBS)
+
+check_PROGRAMS += tests/check_cli
+tests_check_cli_SOURCES = tests/check_cli.c src/cli/cli.h src/cli/cli.c
+tests_check_cli_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_cli_LDADD = $(JANSSON_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
 endif
 
 check_PROGRAMS += tests/fuzz/fuzz_jsonl
