@@ -7,6 +7,7 @@
 
 #define TILE_ROWS 192 /* queries x heads of the group, about */
 #define TILE_KEYS 128
+#define LANES 32 /* sums and maxima kept side by side, so that they do not wait for one another */
 
 struct attention_call {
 	struct device *d;
@@ -20,7 +21,7 @@ struct attention_call {
 	size_t group;                       /* query heads a key/value head */
 	size_t queries;                     /* tokens of a tile */
 	size_t rows;                        /* of a tile: queries * group */
-	const struct gemm_plan *scores;     /* (rows, keys) = (rows, head_dim) (keys, head_dim)^T */
+	const struct gemm_plan *scores;     /* (rows, keys) = scale * (rows, head_dim) (keys, head_dim)^T */
 	const struct gemm_plan *gather;     /* (rows, head_dim) += (rows, keys) (keys, head_dim) */
 	const struct gemm_plan *transposed; /* (keys, head_dim) += (rows, keys)^T (rows, head_dim) */
 	char *scratch;
@@ -140,7 +141,7 @@ static bool call_plans(struct attention_call *c, bool backward)
 		.b_type = d->act,
 		.c_type = real,
 		.flags = GEMM_SOLO,
-		.scale = 1};
+		.scale = c->a->scale};
 	c->scores = gemm_plan(d, &s);
 	s = (struct gemm_shape){.m = c->rows,
 		.n = width,

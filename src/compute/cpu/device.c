@@ -156,10 +156,10 @@ static const struct device_ops cpu_ops = {
 	.dequantize = cpu_dequantize,
 };
 
-/* As many as the run time would use, never more than it will give. */
+/* As many as the run time would use, never more than it will give. One under ThreadSanitizer, which does not know libgomp's barriers. */
 static unsigned choose_threads(unsigned wanted)
 {
-#ifdef _OPENMP
+#if defined(_OPENMP) && !defined(__SANITIZE_THREAD__)
 	unsigned most = (unsigned)omp_get_thread_limit();
 	unsigned threads = wanted ? wanted : (unsigned)omp_get_max_threads();
 	return threads < most ? threads : most;
