@@ -140,7 +140,7 @@ def main():
     if a.write:
         with open(os.path.join(GOLDEN, "real_losses.json"), "w", encoding="utf8") as file:
             json.dump({"rank": RANK, "alpha": ALPHA, "lr": LR, "batch": BATCH, "steps": STEPS, "seed": SEED,
-                       "base_eval_loss": round(theirs_base, 6), "losses": [round(x, 6) for x in theirs]}, file, indent=1)
+                       "base_eval_loss": round(theirs_base, 6), "trained_eval_loss": round(theirs_eval, 6), "losses": [round(x, 6) for x in theirs]}, file, indent=1)
             file.write("\n")
     return 0 if good else 1
 

@@ -30,4 +30,7 @@ EXTRA_DIST += \
 	tests/golden/make_rows.py \
 	tests/golden/rows.jsonl \
 	tests/golden/rows_eval.jsonl \
+	tests/golden/real_losses.json \
+	tests/e2e/real_parity.sh \
+	bench/peft_parity.py \
 	# end

@@ -63,7 +63,7 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default) or f32"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N",
-			"tokens computed at once; sets memory (default: --seq, at least 512)"},
+			"tokens computed at once; sets memory (default: 2048, or --seq)"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"init-adapter", CLI_TEXT, &o->init_adapter, "DIR", "begin with this PEFT adapter"},
 		{"eval-every", CLI_COUNT, &o->eval_every, "N", "evaluate every N steps; default: at the end"},

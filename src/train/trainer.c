@@ -67,7 +67,7 @@ static int check_config(struct trainer_config *c, struct fault *f)
 	if (c->batch_rows < 1 || c->batch_rows > 1 << 20)
 		return fault_set(f, SAKIORI_EINVAL, "%zu rows a step: expected 1 to %d", c->batch_rows, 1 << 20);
 	if (!c->micro_tokens)
-		c->micro_tokens = c->max_seq > 512 ? c->max_seq : 512;
+		c->micro_tokens = c->max_seq > 2048 ? c->max_seq : 2048;
 	if (c->micro_tokens < c->max_seq || c->micro_tokens > 1 << 20)
 		return fault_set(f, SAKIORI_EINVAL,
 			"%zu tokens a micro-batch: expected at least the %zu of a row, at most %d", c->micro_tokens,

@@ -24,7 +24,7 @@ struct trainer_config {
 	size_t eval_rows;    /* at most this many, the first ones; 0 = all */
 	size_t batch_rows;   /* rows a step */
 	size_t max_seq;      /* tokens a row at most */
-	size_t micro_tokens; /* tokens of one forward and backward pass at most; 0 = max(max_seq, 512). Sets memory, not
+	size_t micro_tokens; /* tokens of one forward and backward pass at most; 0 = max(max_seq, 2048). Sets memory, not
 				the result */
 	size_t rank;
 	float alpha;            /* 0 = 2 * rank */
