@@ -60,9 +60,11 @@ START_TEST(the_least_configuration_has_every_default)
 	ck_assert_uint_eq(c.data.max_file, (uint64_t)4 << 30);
 	ck_assert_double_eq(c.optimizer.lr, 2e-4);
 	ck_assert_str_eq(c.run.start, "auto");
+	ck_assert_double_eq(c.adapter.alpha, 32);
 	ck_assert_uint_eq(c.peer_count, 0);
 	for (const struct config_key *k = config_keys; k->path != NULL; k++)
-		if (k->type != KEY_PATH && !config_key_of_peer(k) && k->offset != offsetof(struct config, site.name))
+		if (k->type != KEY_PATH && !config_key_of_peer(k) && k->offset != offsetof(struct config, site.name) &&
+			k->offset != offsetof(struct config, adapter.alpha))
 			ck_assert_msg(config_key_equal(k, &c, &initial), "%s", k->path);
 	config_fini(&c);
 	config_fini(&c);

@@ -143,8 +143,10 @@ static bool is_device(const char *text)
 	       text[5 + strspn(text + 5, "0123456789")] == 0;
 }
 
-static int check_training(const struct config *c, struct fault *f)
+static int check_training(struct config *c, struct fault *f)
 {
+	if (c->adapter.alpha == 0)
+		c->adapter.alpha = 2.0 * (double)c->adapter.rank;
 	if (c->model.path[0] == 0)
 		return refuse_key(c, "model.path", f,
 			"model.path is missing; expected the base model, e.g. path = \"model.gguf\" in model: { }");

@@ -3,6 +3,6 @@
 #pragma once
 #include "config/config.h"
 
-/* SAKIORI_ECONFIG with "file:line: what was found, what is expected"; c's paths are absolute already. A site.name that
- * is empty becomes the host's. */
+/* SAKIORI_ECONFIG with "file:line: what was found, what is expected"; c's paths are absolute already. Fills in a
+ * site.name that is empty (the host's) and an alpha of 0 (twice the rank). */
 int config_check_whole(struct config *c, struct fault *f);

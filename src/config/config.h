@@ -68,7 +68,7 @@ struct config {
 	} data;
 	struct {
 		int64_t rank;
-		double alpha;
+		double alpha;  /* after config_load never 0: twice the rank is filled in */
 		char *targets; /* "all" or a comma list of q,k,v,o,gate,up,down */
 	} adapter;
 	struct {

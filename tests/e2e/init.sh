@@ -40,4 +40,12 @@ says 1 'nowhere' "$sakiori" id --key nowhere
 chmod 644 other.key
 says 4 'chmod' "$sakiori" id --key other.key
 says 0 '^	#rounds = 100;$' "$sakiori" init --example
+
+# completion knows commands and options from the program itself
+completes() {
+	# shellcheck source=/dev/null
+	(PATH=${sakiori%/*}:$PATH; . "${SRCDIR:?}/etc/sakiori.bash-completion"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sakiori; echo "${COMPREPLY[@]}")
+}
+says 0 '^keygen$' completes sakiori ke
+says 0 '--network .*--json' completes sakiori keygen --
 exit $failed
