@@ -43,7 +43,7 @@ says 0 '^	#rounds = 100;$' "$sakiori" init --example
 
 # completion knows commands and options from the program itself
 completes() {
-	# shellcheck source=/dev/null
+	# shellcheck source=/dev/null disable=SC2317
 	(PATH=${sakiori%/*}:$PATH; . "${SRCDIR:?}/etc/sakiori.bash-completion"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sakiori; echo "${COMPREPLY[@]}")
 }
 says 0 '^keygen$' completes sakiori ke
