@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/rng.h"
 #include "sim/round_world.h"
 
 static uint64_t seeds(uint64_t usual)
@@ -19,13 +20,16 @@ static struct world_settings world_of(uint64_t seed)
 {
 	static const double loss[] = {0, 0.01, 0.05, 0.2}, crash[] = {0, 0.002, 0.01}, freeze[] = {0, 0.01};
 
+	struct rng r;
+
+	rng_init(&r, seed, 7);
 	return (struct world_settings){.seed = seed,
-		.sites = 2 + seed % 5,
-		.full = seed / 5 % 2,
+		.sites = 2 + (unsigned)rng_below(&r, 5),
+		.full = rng_below(&r, 2),
 		.rounds = 8,
-		.loss = loss[seed / 10 % 4],
-		.crash = crash[seed / 40 % 3],
-		.freeze = freeze[seed / 120 % 2]};
+		.loss = loss[rng_below(&r, 4)],
+		.crash = crash[rng_below(&r, 3)],
+		.freeze = freeze[rng_below(&r, 2)]};
 }
 
 static void fail_with(const struct world_settings *set, const struct world_result *result)

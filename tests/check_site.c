@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/rng.h"
 #include "sim/sim.h"
 
 static uint64_t seeds(uint64_t usual)
@@ -19,19 +20,21 @@ static uint64_t seeds(uint64_t usual)
 static struct sim_settings world_of(uint64_t seed)
 {
 	static const char *const topologies[] = {"ring", "full", "line"};
-	static const double loss[] = {0, 0.005, 0.02, 0.08}, crash[] = {0, 0.0005, 0.003}, freeze[] = {0, 0.004};
+	static const double loss[] = {0, 0.005, 0.02, 0.08}, crash[] = {0, 0.002, 0.01}, freeze[] = {0, 0.03};
 	struct sim_settings set;
+	struct rng r;
 
 	sim_settings_default(&set);
+	rng_init(&r, seed, 7);
 	set.seed = seed;
-	set.sites = 3 + seed % 4;
-	set.topology = topologies[seed / 4 % 3];
+	set.sites = 3 + rng_below(&r, 4);
+	set.topology = topologies[rng_below(&r, 3)];
 	set.rounds = 6;
 	set.local_steps = 5;
-	set.size = 100 + seed % 3 * 128;
-	set.loss = loss[seed / 12 % 4];
-	set.crash = crash[seed / 48 % 3];
-	set.freeze = freeze[seed / 144 % 2];
+	set.size = 100 + rng_below(&r, 3) * 128;
+	set.loss = loss[rng_below(&r, 4)];
+	set.crash = crash[rng_below(&r, 3)];
+	set.freeze = freeze[rng_below(&r, 2)];
 	set.deadline_ms = 5000;
 	return set;
 }

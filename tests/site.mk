@@ -7,3 +7,5 @@ tests_check_site_SOURCES = tests/check_site.c
 tests_check_site_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_site_LDADD = libsim.a libsite.a libgossip.a $(NET_LIBS) libcompute.a $(BASE_LIBS) $(CHECK_LIBS) -lm
 endif
+SIM_TESTS += tests/sim/check_sim.sh
+EXTRA_DIST += tests/sim/check_sim.sh

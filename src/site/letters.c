@@ -118,6 +118,7 @@ static void on_hello(struct site *s, size_t peer, const struct wire_hello *h)
 		.round = h->round,
 		.degree = h->degree,
 		.finished = h->finished};
+	struct round_edge_status e;
 	const char *reason;
 
 	neighbour_clock(n, (double)h->unix_time_ms - (double)s->io.unix_ms(s->io.self));
@@ -134,10 +135,14 @@ static void on_hello(struct site *s, size_t peer, const struct wire_hello *h)
 		return;
 	}
 	n->greeted = true;
-	neighbour_well(n);
-	log_info("peer-up", "peer=%s round=%llu", n->name, (unsigned long long)h->round);
 	/* May find the numbers impossible, and hang up again. */
 	round_on_up(s->round, peer, &g, site_now(s));
+	round_edge_status(s->round, peer, &e);
+	if (e.presence != ROUND_UP)
+		return;
+	n->suspected = false;
+	neighbour_well(n);
+	log_info("peer-up", "peer=%s round=%llu", n->name, (unsigned long long)h->round);
 }
 
 /* ---- Delivery ---- */

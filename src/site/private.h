@@ -61,6 +61,7 @@ struct neighbour {
 
 	char trouble[400], cure[300], warning[200];
 	bool in_trouble; /* not merely out of reach */
+	bool suspected;	 /* the last greeting had impossible numbers */
 	uint64_t bytes_sent, bytes_received;
 	uint64_t updates_sent, updates_received, snapshots_sent, snapshots_received;
 	double rtt_ms, skew_ms;
@@ -77,7 +78,7 @@ struct site_connection {
 	bool dialled;
 	bool inside;        /* a callback of the session is running: it must not be freed */
 	bool ending, flush; /* hang up when that is over */
-	uint64_t up_at, last_received, ping_at;
+	uint64_t opened_at, up_at, last_received, ping_at;
 	bool hello_came;
 	bool redialled; /* keys are old, a successor is being dialled */
 

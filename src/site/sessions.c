@@ -186,13 +186,16 @@ static const struct identity_public *find_peer(void *owner, const uint8_t x25519
 	return NULL;
 }
 
-/* Of two sessions with one neighbour, whether the newcomer stays. Two that came up together are judged by who dialled, the same at
- * both ends; otherwise the neighbour has lost or given up the old one. */
+/* Of two sessions with one neighbour, whether the newcomer stays. Nobody dials who has a session: a connection opened while
+ * the old session was up means that the neighbour has lost that one. Two that were opened side by side are judged by who dialled,
+ * the same at both ends. */
 static bool newcomer_stays(
 	const struct site_connection *old, const struct site_connection *c, const struct neighbour *n)
 {
-	if (old->dialled == c->dialled || site_now(c->site) >= old->up_at + PEER_HANDSHAKE_TIMEOUT_MS)
+	if (c->opened_at >= old->up_at)
 		return true;
+	if (old->dialled == c->dialled)
+		return c->opened_at >= old->opened_at;
 	return peer_session_survives(identity_public(c->site->settings.session.identity), &n->id, c->dialled);
 }
 
@@ -345,7 +348,7 @@ struct site_connection *site_on_opened(struct site *s, void *connection, int tag
 	if (c->next)
 		c->next->previous = c;
 	s->connections = c;
-	c->last_received = now;
+	c->opened_at = c->last_received = now;
 	/* A neighbour that has dialled us meanwhile makes our own attempt superfluous, unless it is to renew the keys. */
 	if (!s->round || s->failed || (n && (n->removed || (n->current && !n->current->redialled)))) {
 		connection_end(c, false);

@@ -72,32 +72,37 @@ static void send_ack(struct site *s, const struct round_action *a)
 	sessions_send(s->neighbours[a->edge]->current, &message);
 }
 
+static const char start_afresh[] = "make both ends start this edge afresh: take each other out of the configuration, "
+				   "`sakiori reload`, put back, `sakiori "
+				   "reload`; or bring back the newest state directory";
+
 static void hang_up(struct site *s, const struct round_action *a)
 {
-	static const char again[] =
-		"make both ends start this edge afresh: take each other out of the configuration, `sakiori "
-		"reload`, put back, `sakiori reload`; or bring back the newest state directory";
 	struct neighbour *n = s->neighbours[a->edge];
-	struct round_edge_status e;
+	bool own = a->trouble == ROUND_TROUBLE_OWN_ROLLED_BACK, peers = a->trouble == ROUND_TROUBLE_PEER_ROLLED_BACK;
+	/* A Hello may be older than it looks when two sessions cross; the next one's is not. */
+	bool believed = n->suspected || !(own || peers);
 
-	round_edge_status(s->round, a->edge, &e);
-	if (a->trouble == ROUND_TROUBLE_OWN_ROLLED_BACK)
-		neighbour_trouble(n, again,
-			"%s knows updates or words of this site that are not in its state directory: an older state "
-			"was restored here, or it was wiped",
-			n->name);
-	else if (a->trouble == ROUND_TROUBLE_PEER_ROLLED_BACK)
-		neighbour_trouble(n, again,
-			"%s has lost updates or words that this site holds (its update %llu): an older state was "
-			"restored there, or it was wiped",
-			n->name, (unsigned long long)e.have);
-	else
-		neighbour_trouble(n, "if it stays, compare the software versions and read the log there",
-			"%s broke the protocol: %s", n->name, round_trouble_label(a->trouble));
-	site_reject(s, (int)a->edge, round_trouble_label(a->trouble));
+	n->suspected = own || peers;
+	s->changed = true;
+	if (believed) {
+		if (own)
+			neighbour_trouble(n, start_afresh,
+				"%s knows updates or words of this site that are not in its state directory: "
+				"an older state was restored here, or it was wiped",
+				n->name);
+		else if (peers)
+			neighbour_trouble(n, start_afresh,
+				"%s has lost updates or words that this site holds: an older state was restored "
+				"there, or it was wiped",
+				n->name);
+		else
+			neighbour_trouble(n, "if it stays, compare the software versions and read the log there",
+				"%s broke the protocol: %s", n->name, round_trouble_label(a->trouble));
+		site_reject(s, (int)a->edge, round_trouble_label(a->trouble));
+	}
 	if (n->current)
 		connection_end(n->current, false);
-	s->changed = true;
 }
 
 static void begin_round(struct site *s, uint64_t round)
