@@ -262,11 +262,18 @@ static int check_data_file(const struct config *c, const char *key, const char *
 	return rc;
 }
 
+bool config_makes_own_key(const struct config *c)
+{
+	return c->peer_count == 0 && c->identity.network_secret[0] == 0 && access(c->identity.key, F_OK) != 0 &&
+	       errno == ENOENT;
+}
+
 int config_check_files(const struct config *c, struct fault *f)
 {
 	struct stat s;
-	int rc = check_file(
-		c, "identity.key", c->identity.key, false, "make one with `sakiori keygen --out FILE`", &s, f);
+	int rc = config_makes_own_key(c) ? 0
+					 : check_file(c, "identity.key", c->identity.key, false,
+						   "make one with `sakiori keygen --out FILE`", &s, f);
 	if (rc == 0 && c->identity.network_secret[0] != 0)
 		rc = check_file(c, "identity.network_secret", c->identity.network_secret, false,
 			"make one with `sakiori keygen --network --out FILE`, or carry it here from another site", &s,

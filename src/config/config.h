@@ -111,6 +111,9 @@ int config_parse(const char *text, size_t size, const char *path, struct config 
 /* Whether the files that it names are there and of a possible size: identity key, network secret (if there are peers),
  * model, data. Their contents are for those who read them. SAKIORI_ECONFIG names key, path and what to do. */
 int config_check_files(const struct config *c, struct fault *f);
+/* A site without peers and network secret needs no key that anybody knows: true when its file is not there and the daemon
+ * is to make it. */
+bool config_makes_own_key(const struct config *c);
 /* Refuses a peer entry that pins this very site; own_id as `sakiori id` prints it. */
 int config_check_own_id(const struct config *c, const char *own_id, struct fault *f);
 
