@@ -120,6 +120,31 @@ START_TEST(process_values_are_plausible)
 }
 END_TEST
 
+START_TEST(the_manual_lists_the_same_metrics)
+{
+	static const char *const names[] = {
+#define X(identifier, name, type, labels, help) name,
+		METRICS(X)
+#undef X
+	};
+	char path[4096], line[1024];
+	snprintf(path, sizeof path, "%s/doc/man/sakiorid.8", getenv("SRCDIR") != NULL ? getenv("SRCDIR") : ".");
+	FILE *page_file = fopen(path, "r");
+	ck_assert_msg(page_file != NULL, "%s", path);
+	size_t next = 0;
+	while (fgets(line, sizeof line, page_file) != NULL) {
+		if (strncmp(line, ".It Ic ", 7) != 0)
+			continue;
+		line[strcspn(line, "\n")] = '\0';
+		line[7 + strcspn(line + 7, " ")] = '\0';
+		ck_assert_uint_lt(next, METRIC_COUNT);
+		ck_assert_str_eq(line + 7, names[next++]);
+	}
+	fclose(page_file);
+	ck_assert_uint_eq(next, METRIC_COUNT);
+}
+END_TEST
+
 START_TEST(promtool_finds_nothing_to_complain_about)
 {
 	struct metrics *m = full();
@@ -146,6 +171,7 @@ int main(void)
 	tcase_add_test(tests, a_family_stops_growing_at_its_limit);
 	tcase_add_test(tests, a_forgotten_peer_leaves_no_sample_behind);
 	tcase_add_test(tests, process_values_are_plausible);
+	tcase_add_test(tests, the_manual_lists_the_same_metrics);
 	tcase_add_test(tests, promtool_finds_nothing_to_complain_about);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);

@@ -14,6 +14,7 @@
 #include <systemd/sd-daemon.h>
 #endif
 
+#include "base/file.h"
 #include "base/log.h"
 #include "daemon/parts.h"
 #include "net/address.h"
@@ -42,8 +43,25 @@ static uint64_t watchdog_interval(void)
 	return microseconds / 2000;
 }
 
+/* The key of a site that nobody has to know; kept only when `keep`. */
+static int make_own_key(const struct config *c, bool keep, struct identity **identity, struct fault *f)
+{
+	char *folder = must_strdup(c->identity.key);
+	char *slash = strrchr(folder, '/');
+	int rc = identity_generate(identity, f);
+	if (slash != NULL)
+		*slash = '\0';
+	if (rc == 0 && keep && slash != NULL && slash != folder)
+		rc = file_make_directories(folder, 0700, f);
+	if (rc == 0 && keep)
+		rc = identity_save(*identity, c->identity.key, false, f);
+	free(folder);
+	return rc;
+}
+
 /* Everything that can be known without starting anything. */
-static int read_all(const char *path, struct config *c, struct identity **identity, uint8_t **secret, struct fault *f)
+static int read_all(const char *path, bool keep_key, struct config *c, struct identity **identity, uint8_t **secret,
+	struct fault *f)
 {
 	char own_id[IDENTITY_STRING_SIZE];
 	struct site_neighbour *neighbours = NULL;
@@ -51,7 +69,8 @@ static int read_all(const char *path, struct config *c, struct identity **identi
 	if (rc == 0)
 		rc = config_check_files(c, f);
 	if (rc == 0)
-		rc = identity_load(c->identity.key, identity, f);
+		rc = config_makes_own_key(c) ? make_own_key(c, keep_key, identity, f)
+					     : identity_load(c->identity.key, identity, f);
 	if (rc == 0 && c->identity.network_secret[0] != '\0')
 		rc = network_secret_load(c->identity.network_secret, secret, f);
 	if (rc == 0) {
@@ -72,7 +91,7 @@ int daemon_check(const char *config_path)
 	struct identity *identity = NULL;
 	uint8_t *secret = NULL;
 	struct fault f;
-	int rc = read_all(config_path, &config, &identity, &secret, &f);
+	int rc = read_all(config_path, false, &config, &identity, &secret, &f);
 	if (rc != 0)
 		fprintf(stderr, "sakiorid: %s\n", f.text);
 	else
@@ -289,26 +308,36 @@ static void init_handles(struct daemon *d)
 static void init_metrics(struct daemon *d)
 {
 	d->metrics = metrics_new();
-#define X(name, label, code) metrics_set(d->metrics, METRIC_CONNECTIONS_REJECTED, label, NULL, 0);
-	PEER_FAILURES(X)
-#undef X
-#define X(name, label) metrics_set(d->metrics, METRIC_UPDATES_REJECTED, label, NULL, 0);
-	ROUND_TROUBLES(X)
-#undef X
+	for (int i = PEER_FAILURE_NONE + 1; i < PEER_FAILURE_COUNT; i++)
+		metrics_set(d->metrics, METRIC_CONNECTIONS_REJECTED, peer_failure_label((enum peer_failure)i), NULL, 0);
+	for (int i = ROUND_TROUBLE_NONE + 1; i < ROUND_TROUBLE_COUNT; i++)
+		metrics_set(d->metrics, METRIC_UPDATES_REJECTED, round_trouble_label((enum round_trouble)i), NULL, 0);
+}
+
+/* Whoever opens the web server to an address may also call it by that address. */
+static int start_http(struct daemon *d, struct fault *f)
+{
+	const struct http_pages pages = daemon_http_pages(d);
+	const char *address = d->config.listen.http, *colon = strrchr(address, ':');
+	char host[256] = "";
+	const char *const hosts[] = {host, NULL};
+	if (colon != NULL && (size_t)(colon - address) < sizeof host)
+		memcpy(host, address, (size_t)(colon - address));
+	const struct http_options options = {.address = address, .hosts = host[0] != '\0' ? hosts : NULL};
+	return http_open(&d->http, &d->loop, &options, &pages, f);
 }
 
 static int start_servers(struct daemon *d, struct fault *f)
 {
 	const struct config *c = &d->config;
 	const struct admin_backend backend = daemon_admin_backend(d);
-	const struct http_pages pages = daemon_http_pages(d);
 	const struct link_limits limits = {0};
 	int rc = link_new(&d->loop, &daemon_link_events, d, &limits, &d->link, f);
 	for (size_t i = 0; rc == 0 && i < c->listen.peer.count; i++)
 		rc = link_listen(d->link, c->listen.peer.items[i], NULL, f);
 	d->admin = admin_new(&backend);
 	if (rc == 0 && c->listen.http[0] != '\0')
-		rc = http_open(&d->http, &d->loop, &(struct http_options){.address = c->listen.http}, &pages, f);
+		rc = start_http(d, f);
 	if (rc == 0)
 		rc = admin_socket_open(&d->admin_socket, &d->loop, c->listen.admin_socket, d->admin, NULL, f);
 	return rc;
@@ -389,7 +418,7 @@ int daemon_run(const char *config_path)
 	signal(SIGPIPE, SIG_IGN);
 	d->worker_stopped = true;
 	int code = EXIT_CODE_CONFIG;
-	if (read_all(config_path, &d->config, &d->identity, &d->network_secret, &f) != 0) {
+	if (read_all(config_path, true, &d->config, &d->identity, &d->network_secret, &f) != 0) {
 		complain(&f);
 	} else {
 		log_set_level((enum log_level)log_level_parse(d->config.site.log_level));

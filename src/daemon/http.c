@@ -116,7 +116,7 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *connection,
 	}
 	if (!host_allowed(h, MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Host")))
 		return answer_text(connection, MHD_HTTP_MISDIRECTED_REQUEST,
-			"this Host is neither loopback nor configured: see http.hosts in sakiorid.conf\n");
+			"this Host is neither loopback nor the address of listen.http in sakiorid.conf\n");
 	if (strcmp(url, "/metrics") == 0)
 		return answer_page(h, connection, "text/plain; version=0.0.4; charset=utf-8", h->pages.metrics);
 	if (strcmp(url, "/api/v1/status") == 0)
@@ -229,7 +229,7 @@ static int listen_on(const char *address, unsigned *port, struct fault *f)
 	if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 64) != 0) {
 		rc = errno == EADDRINUSE
 			     ? fault_set(f, SAKIORI_EBUSY,
-				       "http address %s is in use by another program: choose another http.listen",
+				       "http address %s is in use by another program: choose another listen.http",
 				       address)
 			     : fault_errno(f, "http address %s", address);
 		if (fd >= 0)

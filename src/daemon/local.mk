@@ -19,4 +19,8 @@ libdaemon_a_SOURCES = \
 	%D%/daemon.h %D%/daemon.c \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
+
+sbin_PROGRAMS += sakiorid
+sakiorid_SOURCES = %D%/main.c
+sakiorid_LDADD = $(DAEMON_LIBS)
 endif

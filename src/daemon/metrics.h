@@ -24,7 +24,8 @@
 	X(GRADIENT_NORM, "sakiori_gradient_norm", GAUGE, "", "Norm of the last step's gradient before clipping.")      \
 	X(ROUND_DURATION, "sakiori_round_duration_seconds", HISTOGRAM, "", "Wall time of a whole round.")              \
 	X(CONSENSUS_DISTANCE, "sakiori_consensus_distance_ratio", GAUGE, "",                                           \
-		"Distance of the neighbours' public replicas from ours, divided by the norm of ours.")                 \
+		"Distance of the neighbours' public replicas from ours, divided by how far the last local steps "      \
+		"moved.")                                                                                              \
 	X(PEERS, "sakiori_peers", GAUGE, "state", "Configured peers by state.")                                        \
 	X(PEER_BYTES, "sakiori_peer_bytes_total", COUNTER, "peer,direction", "Bytes on the wire, framing included.")   \
 	X(PEER_RTT, "sakiori_peer_rtt_seconds", GAUGE, "peer", "Smoothed round-trip time.")                            \

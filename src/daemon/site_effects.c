@@ -246,9 +246,6 @@ static void on_round(void *self, const struct site_record *r)
 	if (isfinite(r->consensus_distance) && r->displacement > 0)
 		metrics_set(m, METRIC_CONSENSUS_DISTANCE, NULL, NULL, r->consensus_distance / r->displacement);
 	metrics_observe(m, METRIC_ROUND_DURATION, (double)(io_now_ms(d) - d->round_began_ms) / 1e3);
-	log_info("round", "round=%" PRIu64 " loss=%.4f eval=%.4f fresh=%u words=%u train_s=%.1f wait_s=%.1f", r->round,
-		r->loss, isfinite(r->eval_loss_mixed) ? r->eval_loss_mixed : r->eval_loss_trained, r->neighbours_fresh,
-		r->words, r->train_seconds, r->gather_seconds);
 	daemon_publish(d);
 	admin_socket_poke(d->admin_socket);
 }

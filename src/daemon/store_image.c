@@ -179,35 +179,25 @@ int store_image_commit(struct store *s, const struct site_image *image, struct f
 	return rc;
 }
 
-static int same_hash(
-	struct store *s, const char *key, const uint8_t expected[static HASH_SIZE], const char *what, struct fault *f)
+static int get_hash(struct store *s, const char *key, uint8_t out[static HASH_SIZE], struct fault *f)
 {
-	char hex[HASH_HEX_SIZE];
-	char *found = NULL;
-	int rc = store_get_text(s, key, &found, f);
-	if (rc != 0)
-		return rc;
-	hex_encode(expected, HASH_SIZE, hex);
-	if (strcmp(found, hex) != 0)
-		rc = fault_set(f, SAKIORI_EMISMATCH,
-			"%s belongs to another %s (%.8s, the configuration asks for %.8s): put the old settings back, "
-			"or choose "
-			"another site.state_directory",
-			store_directory(s), what, found, hex);
-	free(found);
+	char *hex = NULL;
+	int rc = store_get_text(s, key, &hex, f);
+	if (rc == 0 && hex_decode(hex, out, HASH_SIZE) != 0)
+		rc = SAKIORI_ENOTFOUND;
+	free(hex);
 	return rc;
 }
 
 static int load_numbers(struct store *s, struct site_image *image, struct fault *f)
 {
 	uint64_t size = 0, point = 0;
-	char *hex = NULL;
 	int rc = store_get_number(s, "round", &image->row.round, f); /* ENOTFOUND: never committed */
 	if (rc != 0)
 		return rc;
-	rc = same_hash(s, "run_id", image->run_id, "run", f);
+	rc = get_hash(s, "run_id", image->run_id, f);
 	if (rc == 0)
-		rc = same_hash(s, "layout_hash", image->layout_hash, "adapter layout", f);
+		rc = get_hash(s, "layout_hash", image->layout_hash, f);
 	if (rc == 0)
 		rc = store_get_number(s, "size", &size, f);
 	if (rc == 0 && size != image->size)
@@ -221,10 +211,9 @@ static int load_numbers(struct store *s, struct site_image *image, struct fault 
 	if (rc == 0)
 		rc = store_get_number(s, "step", &image->step, f);
 	if (rc == 0)
-		rc = store_get_text(s, "payload_hash", &hex, f);
-	if (rc == 0 && (point > ROUND_TRAINED || hex_decode(hex, image->payload_hash, HASH_SIZE) != 0))
+		rc = get_hash(s, "payload_hash", image->payload_hash, f);
+	if (rc == 0 && point > ROUND_TRAINED)
 		rc = SAKIORI_ENOTFOUND;
-	free(hex);
 	image->row.point = (enum round_point)point;
 	/* A value that is missing beside others that are there is damage, not a site before its first commit. */
 	if (rc == SAKIORI_ENOTFOUND)
