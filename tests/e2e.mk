@@ -4,6 +4,7 @@ noinst_PROGRAMS += tests/e2e/unsealed
 tests_e2e_unsealed_SOURCES = tests/e2e/unsealed.c
 tests_e2e_unsealed_LDADD = $(NET_LIBS)
 E2E_TESTS += \
+	tests/e2e/one_site.sh \
 	tests/e2e/three_sites.py \
 	tests/e2e/killed.py \
 	tests/e2e/stopped.py \
@@ -14,6 +15,9 @@ E2E_TESTS += \
 	# end
 endif
 EXTRA_DIST += \
+	tests/e2e/one_site.sh \
+	tests/e2e/one-site.conf \
+	tests/e2e/one-site.jsonl \
 	tests/e2e/cluster.py \
 	tests/e2e/relay.py \
 	tests/e2e/three_sites.py \
