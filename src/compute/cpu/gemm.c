@@ -46,6 +46,8 @@ static dnnl_data_type_t data_type(uint32_t type)
 static void set_threads(unsigned n)
 {
 #ifdef _OPENMP
+	/* A smaller team than the primitive was made for would leave work undone. */
+	omp_set_dynamic(0);
 	omp_set_num_threads((int)n);
 #else
 	(void)n;
