@@ -83,7 +83,6 @@ START_TEST(no_fault_moves_the_sum_loses_a_round_or_makes_anybody_wait)
 			ck_abort_msg("seed %" PRIu64 ": no consensus, %g", seed, result.distance);
 		total.events += result.events;
 		total.crashes += result.crashes;
-		total.sessions += result.sessions;
 		total.breaks += result.breaks;
 		total.freezes += result.freezes;
 		total.words += result.words;

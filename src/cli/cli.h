@@ -30,7 +30,8 @@
 	X(drain, "stop training until it is safe to stop the daemon")                                                  \
 	X(wait, "wait for a round or for peers")                                                                       \
 	X(log, "the daemon's last log lines")                                                                          \
-	X(reload, "read the configuration again")
+	X(reload, "read the configuration again")                                                                      \
+	X(simulate, "sites that train together in virtual time, over links that break")
 
 struct cli_command {
 	const char *name; /* NULL ends a table */

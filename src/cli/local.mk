@@ -24,9 +24,10 @@ sakiori_SOURCES += \
 	%D%/cmd_wait.c \
 	%D%/cmd_log.c \
 	%D%/cmd_reload.c \
+	%D%/cmd_simulate.c \
 	# end
 # What the commands use, each archive before those it needs.
-sakiori_LDADD = libnet.a libconf.a $(LIBCONFIG_LIBS) $(TRAIN_LIBS)
+sakiori_LDADD = libsim.a libsite.a libgossip.a libnet.a $(PROTOBUF_C_LIBS) libconf.a $(LIBCONFIG_LIBS) $(TRAIN_LIBS)
 else
 sakiori_SOURCES += \
 	%D%/no_daemon_commands.c \

@@ -74,6 +74,7 @@ void link_on_dialled(struct world *w, struct sim_event *e)
 		site_on_dial_failed(from->site, (int)e->number, "nobody listens there");
 		return;
 	}
+	w->out->connections++;
 	p = must_calloc(1, sizeof(*p));
 	p->next = w->pipes;
 	w->pipes = p;

@@ -1,3 +1,4 @@
+if DAEMON
 noinst_LIBRARIES += libsim.a
 libsim_a_SOURCES = \
 	%D%/sim.h %D%/world.h \
@@ -8,3 +9,4 @@ libsim_a_SOURCES = \
 	%D%/link.c \
 	%D%/member.c \
 	# end
+endif

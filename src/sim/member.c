@@ -43,7 +43,9 @@ static uint64_t now_ms(void *self)
 
 static uint64_t unix_ms(void *self)
 {
-	return UINT64_C(1700000000000) + ((struct member *)self)->world->now;
+	struct member *m = self;
+
+	return UINT64_C(1700000000000) + m->world->now + (uint64_t)m->clock_offset_ms;
 }
 
 static uint64_t random_number(void *self)
@@ -135,6 +137,8 @@ static int commit(void *self, const struct site_image *image, struct fault *f)
 			memcpy(m->disk.image.x, image->x, n * sizeof(float));
 		return fault_set(f, SAKIORI_EIO, "dead");
 	}
+	if (w->set.disk_full && w->set.disk_full(w->set.self, m->index, w->now))
+		return fault_set(f, SAKIORI_ENOSPC, "no space left on the device of the state directory");
 	w->out->commits++;
 	if (w->set.plant == SIM_PLANT_LOST_COMMIT && m->disk.written && world_chance(w, 0.02)) {
 		m->doomed = world_chance(w, 0.5);
@@ -225,7 +229,7 @@ static void on_round(void *self, const struct site_record *record)
 	w->out->words += record->words;
 	world_trace(w, (uint64_t)(record->loss * 1e12));
 	if (w->set.on_round)
-		w->set.on_round(w->set.on_round_self, m->index, record);
+		w->set.on_round(w->set.self, m->index, record);
 }
 
 static void on_rejected(void *self, int peer, const char *reason)
@@ -238,7 +242,8 @@ static void on_rejected(void *self, int peer, const char *reason)
 	for (size_t i = 0; harmless[i]; i++)
 		if (!strcmp(reason, harmless[i]))
 			return;
-	world_broken(m->world, m->index, reason);
+	if (!m->world->set.expects || !m->world->set.expects(m->world->set.self, m->index, reason))
+		world_broken(m->world, m->index, reason);
 }
 
 void member_init(struct world *w, size_t index)
@@ -310,6 +315,8 @@ void member_start(struct member *m)
 	m->lane_free = m->frozen_until = 0;
 	m->timer_at = UINT64_MAX;
 	m->doomed = false;
+	if (w->set.configure)
+		w->set.configure(w->set.self, m->index, &settings, &m->clock_offset_ms);
 	if (site_new(&settings, &io, &store, &observer, &m->site, &f)) {
 		world_broken(w, m->index, f.text);
 		return;

@@ -10,6 +10,7 @@
 #include "net/noise.h"
 #include "sim/world.h"
 
+#define SCRIPT_MS 100
 /* Ends a simulation that gets nowhere: a year. */
 #define VIRTUAL_MAX_MS (UINT64_C(365) * 86400 * 1000)
 
@@ -126,6 +127,23 @@ static void step(struct world *w, struct sim_event *e)
 		link_sweep(w);
 }
 
+/* The script's turns before `until`. */
+static void run_script(struct world *w, uint64_t until)
+{
+	struct site *sites[SIM_SITES_MAX];
+
+	while (w->set.script && w->script_at <= until) {
+		w->now = w->script_at;
+		w->script_at += SCRIPT_MS;
+		for (size_t i = 0; i < w->site_count; i++)
+			sites[i] = w->members[i].site;
+		w->set.script(w->set.self, sites, w->now);
+		for (size_t i = 0; i < w->site_count; i++)
+			if (w->members[i].doomed)
+				member_crash(&w->members[i]);
+	}
+}
+
 int sim_run(const struct sim_settings *settings, struct sim_result *result, struct fault *f)
 {
 	struct world *w;
@@ -145,6 +163,7 @@ int sim_run(const struct sim_settings *settings, struct sim_result *result, stru
 	for (size_t i = 0; i < w->site_count && !rc; i++)
 		member_start(&w->members[i]);
 	while (!rc && !result->broken[0] && sim_events_take(&w->events, &e)) {
+		run_script(w, e.at);
 		w->now = e.at;
 		step(w, &e);
 		if (!w->calm && check_finished(w)) {

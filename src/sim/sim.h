@@ -37,9 +37,19 @@ struct sim_settings {
 	uint64_t bytes_per_second;
 	uint64_t deadline_ms;
 	enum sim_plant plant;
-	/* Called after each round of each site. May be NULL. */
+	/* What a test wants different or wants to see; each may be NULL. */
+	void *self;
 	void (*on_round)(void *self, size_t site, const struct site_record *record);
-	void *on_round_self;
+	/* Before a site is made: the settings and the offset of its wall clock. */
+	void (*configure)(void *self, size_t site, struct site_settings *settings, int64_t *clock_offset_ms);
+	/* Every virtual 100 ms; a site that is down is NULL. */
+	void (*script)(void *self, struct site *const *sites, uint64_t now_ms);
+	/* Whether the site's transactions fail now. */
+	bool (*disk_full)(void *self, size_t site, uint64_t now_ms);
+	/* Something was refused; true when that was to be expected. */
+	bool (*expects)(void *self, size_t site, const char *reason);
+	/* Not all sites work together: at the end, edges are not compared and the sum is not checked. */
+	bool apart;
 };
 #define SIM_SITES_MAX 64
 
@@ -51,7 +61,7 @@ struct sim_result {
 	uint64_t trace;   /* hash of all events */
 	uint64_t virtual_ms;
 	uint64_t events, frames, bytes;
-	uint64_t crashes, freezes, breaks, sessions;
+	uint64_t crashes, freezes, breaks, connections;
 	uint64_t words, commits;
 	double worst_sum;      /* greatest distance of the sum of all models from what it has to be, per element */
 	double worst_wait_ms;  /* longest gathering of any round, the site's own standing still taken off */

@@ -54,6 +54,7 @@ struct member {
 	double *displacement; /* (n,) sum of those that are durable */
 	uint64_t trained;     /* transactions of trained rounds */
 	struct rng rng;       /* of its sessions */
+	int64_t clock_offset_ms;
 };
 
 struct world {
@@ -67,6 +68,7 @@ struct world {
 	struct sim_pipe *pipes;
 	bool *edges; /* (sites, sites) */
 	float *initial;
+	uint64_t script_at;
 	double *sum; /* (n,) of check_commit */
 	uint8_t secret[NETWORK_SECRET_SIZE];
 	bool calm; /* the faults are over */

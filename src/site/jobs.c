@@ -475,14 +475,12 @@ static void run_snapshot(struct site_job *job)
 	free(older);
 }
 
-void jobs_snapshot(struct site *s, struct site_connection *c, const struct wire_update *header)
+void jobs_snapshot(struct site *s, struct site_connection *c, uint64_t version)
 {
 	struct lane_job *j = job_new(s, LANE_SNAPSHOT);
 
 	j->connection = c;
-	j->version = header->sequence;
-	j->header = *header;
-	c->preparing = true;
+	j->version = version;
 	job_go(s, j, run_snapshot);
 }
 
@@ -492,12 +490,11 @@ static void answer_snapshot(struct site *s, struct lane_job *j)
 
 	if (!c)
 		return;
-	c->preparing = false;
 	if (j->error) {
 		log_error("snapshot-failed", "peer=%s reason=\"%s\"", s->neighbours[c->peer]->name, j->fault.text);
 		connection_end(c, false);
 	} else {
-		sessions_send_update(c, &j->header, j->snapshot);
+		sessions_snapshot_made(c, j->version, payload_hold(j->snapshot));
 	}
 }
 

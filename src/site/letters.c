@@ -25,13 +25,17 @@ void letters_put(struct site *s, size_t peer, const struct letter *letter)
 {
 	struct neighbour *n = s->neighbours[peer];
 	struct letter *last = n->inbox_count ? &n->inbox[n->inbox_count - 1] : NULL;
+	bool flood = n->inbox_count == INBOX_MAX;
 
 	/* Acknowledgements only grow: of two in a row the second says it all. */
 	if (letter->kind == WIRE_ACK && last && last->kind == WIRE_ACK) {
 		*last = *letter;
 		return;
 	}
-	if (n->inbox_count == INBOX_MAX) {
+	/* An update is as large as the model; the next one may only come when the last is acknowledged. */
+	for (size_t i = 0; i < n->inbox_count && letter->kind == WIRE_UPDATE; i++)
+		flood |= n->inbox[i].kind == WIRE_UPDATE;
+	if (flood) {
 		free(letter->bytes);
 		site_reject(s, (int)peer, "flood");
 		connection_end(n->current, false);
@@ -105,7 +109,7 @@ void letters_greet(struct site *s, struct site_connection *c)
 	message.hello.round = g.round;
 	message.hello.finished = g.finished;
 	message.hello.unix_time_ms = s->io.unix_ms(s->io.self);
-	sessions_send(c, &message);
+	sessions_send(c, &message, NULL);
 }
 
 static void on_hello(struct site *s, size_t peer, const struct wire_hello *h)

@@ -1,3 +1,4 @@
+if DAEMON
 noinst_LIBRARIES += libsite.a
 libsite_a_SOURCES = \
 	%D%/site.h %D%/private.h \
@@ -8,3 +9,4 @@ libsite_a_SOURCES = \
 	%D%/sessions.c \
 	%D%/status.c \
 	# end
+endif

@@ -61,12 +61,18 @@ struct neighbour {
 
 	char trouble[400], cure[300], warning[200];
 	bool in_trouble; /* not merely out of reach */
-	bool suspected;	 /* the last greeting had impossible numbers */
+	bool suspected;  /* the last greeting had impossible numbers */
 	uint64_t bytes_sent, bytes_received;
 	uint64_t updates_sent, updates_received, snapshots_sent, snapshots_received;
 	double rtt_ms, skew_ms;
 	uint64_t last_seen; /* 0: never */
 	uint64_t sessions;
+};
+
+/* What has to leave in order: updates one after another, and behind them words and whatever follows a word. */
+struct outgoing {
+	struct wire_message message;
+	struct payload *payload; /* of an update; NULL while the lane makes the snapshot */
 };
 
 struct site_connection {
@@ -82,10 +88,8 @@ struct site_connection {
 	bool hello_came;
 	bool redialled; /* keys are old, a successor is being dialled */
 
-	/* What leaves. Words, and what follows a word, wait behind the update. */
 	struct payload *sending;
-	bool preparing; /* the lane makes the snapshot */
-	struct wire_message *queue;
+	struct outgoing *queue;
 	size_t queue_count;
 };
 
@@ -122,7 +126,6 @@ struct lane_job {
 	uint64_t version;
 	struct payload *snapshot;
 	struct site_connection *connection; /* loop: who wants it; NULL when it is gone */
-	struct wire_update header;
 };
 
 /* What a commit needs of an edge. */
@@ -184,7 +187,7 @@ void jobs_commit(struct site *s, const struct round_action *a);
 void jobs_commit_again(struct site *s);
 void jobs_update(struct site *s, size_t peer);
 void jobs_word(struct site *s, const struct round_action *a);
-void jobs_snapshot(struct site *s, struct site_connection *c, const struct wire_update *header);
+void jobs_snapshot(struct site *s, struct site_connection *c, uint64_t version);
 void jobs_forget_connection(struct site *s, struct site_connection *c);
 void jobs_free(struct site *s);
 
@@ -196,9 +199,10 @@ void sessions_dial(struct site *s, uint64_t now);
 void sessions_tick(struct site *s, uint64_t now);
 uint64_t sessions_deadline(const struct site *s);
 void sessions_goodbye(struct site_connection *c, enum wire_goodbye_reason reason, const char *text);
-/* Sends `message` after everything it must not overtake. */
-void sessions_send(struct site_connection *c, const struct wire_message *message);
-void sessions_send_update(struct site_connection *c, const struct wire_update *header, struct payload *p);
+/* Sends `message` after everything it must not overtake. Takes the payload of an update; NULL: jobs_snapshot was asked for it. */
+void sessions_send(struct site_connection *c, const struct wire_message *message, struct payload *take_payload);
+/* The snapshot of `version` is ready. Takes the payload. */
+void sessions_snapshot_made(struct site_connection *c, uint64_t version, struct payload *take_payload);
 
 /* letters.c: what arrives, in order */
 void letters_clear(struct neighbour *n);

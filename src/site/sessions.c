@@ -34,6 +34,8 @@ static void drop_outgoing(struct site_connection *c)
 {
 	payload_drop(c->sending);
 	c->sending = NULL;
+	for (size_t i = 0; i < c->queue_count; i++)
+		payload_drop(c->queue[i].payload);
 	c->queue_count = 0;
 	jobs_forget_connection(c->site, c);
 }
@@ -120,18 +122,75 @@ static void send_now(struct site_connection *c, const struct wire_message *messa
 		connection_end(c, false);
 }
 
-void sessions_send(struct site_connection *c, const struct wire_message *message)
+static void pump(struct site_connection *c)
 {
-	bool behind = message->kind == WIRE_WORD && (c->preparing || c->sending);
+	if (c->session && c->link)
+		peer_session_pump(c->session, c->site->io.bulk_room(c->site->io.self, c->link));
+}
 
-	if (!behind && !c->queue_count) {
+/* Takes the payload's reference. */
+static void start_update(struct site_connection *c, struct wire_update *update, struct payload *p)
+{
+	struct neighbour *n = neighbour_at(c);
+
+	update->payload_bytes = p->size;
+	memcpy(update->payload_hash, p->hash, HASH_SIZE);
+	c->sending = p;
+	if (!c->session || peer_session_send_update(c->session, update, p->bytes)) {
+		connection_end(c, false);
+		return;
+	}
+	if (update->kind == WIRE_UPDATE_DELTA)
+		n->updates_sent++;
+	else
+		n->snapshots_sent++;
+	pump(c);
+}
+
+/* Sends what may leave, from the front. */
+static void drain(struct site_connection *c)
+{
+	while (c->queue_count && !c->sending && c->link) {
+		struct outgoing first = c->queue[0];
+
+		if (first.message.kind == WIRE_UPDATE && !first.payload)
+			return;
+		memmove(c->queue, c->queue + 1, --c->queue_count * sizeof(*c->queue));
+		if (first.message.kind == WIRE_UPDATE)
+			start_update(c, &first.message.update, first.payload);
+		else
+			send_now(c, &first.message);
+	}
+}
+
+void sessions_send(struct site_connection *c, const struct wire_message *message, struct payload *take_payload)
+{
+	bool ordered = message->kind == WIRE_WORD || message->kind == WIRE_UPDATE;
+
+	if (!ordered && !c->queue_count) {
 		send_now(c, message);
 		return;
 	}
-	if (message->kind == WIRE_ACK && c->queue[c->queue_count - 1].kind == WIRE_ACK)
+	/* Of two acknowledgements in a row the second says it all. */
+	if (message->kind == WIRE_ACK && c->queue[c->queue_count - 1].message.kind == WIRE_ACK)
 		c->queue_count--;
 	c->queue = must_realloc(c->queue, (c->queue_count + 1) * sizeof(*c->queue));
-	c->queue[c->queue_count++] = *message;
+	c->queue[c->queue_count++] = (struct outgoing){*message, take_payload};
+	drain(c);
+}
+
+void sessions_snapshot_made(struct site_connection *c, uint64_t version, struct payload *take_payload)
+{
+	for (size_t i = 0; i < c->queue_count; i++) {
+		struct outgoing *o = &c->queue[i];
+
+		if (o->message.kind == WIRE_UPDATE && !o->payload && o->message.update.sequence == version) {
+			o->payload = take_payload;
+			drain(c);
+			return;
+		}
+	}
+	payload_drop(take_payload);
 }
 
 static void on_update_sent(void *owner, struct peer_session *session, const struct wire_update *update)
@@ -142,34 +201,7 @@ static void on_update_sent(void *owner, struct peer_session *session, const stru
 	(void)update;
 	payload_drop(c->sending);
 	c->sending = NULL;
-	for (size_t i = 0; i < c->queue_count && c->link; i++)
-		send_now(c, &c->queue[i]);
-	c->queue_count = 0;
-}
-
-static void pump(struct site_connection *c)
-{
-	if (c->session && c->link)
-		peer_session_pump(c->session, c->site->io.bulk_room(c->site->io.self, c->link));
-}
-
-void sessions_send_update(struct site_connection *c, const struct wire_update *header, struct payload *p)
-{
-	struct neighbour *n = neighbour_at(c);
-	struct wire_update update = *header;
-
-	update.payload_bytes = p->size;
-	memcpy(update.payload_hash, p->hash, HASH_SIZE);
-	c->sending = payload_hold(p);
-	if (!c->session || peer_session_send_update(c->session, &update, p->bytes)) {
-		connection_end(c, false);
-		return;
-	}
-	if (header->kind == WIRE_UPDATE_DELTA)
-		n->updates_sent++;
-	else
-		n->snapshots_sent++;
-	pump(c);
+	drain(c);
 }
 
 /* ---- What a session tells us ---- */

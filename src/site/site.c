@@ -34,23 +34,23 @@ static void send_update(struct site *s, const struct round_action *a)
 {
 	struct site_connection *c = s->neighbours[a->edge]->current;
 	struct round_status status;
-	struct wire_update header = {.kind = a->update_kind == ROUND_DELTA ? WIRE_UPDATE_DELTA : WIRE_UPDATE_SNAPSHOT,
-		.sequence = a->version,
-		.base_sequence = a->update_kind == ROUND_DELTA ? a->version - 1 : 0,
-		.have_sequence = a->have,
-		.word_applied = a->applied,
-		.train_loss = (float)s->record.loss};
+	bool delta = a->update_kind == ROUND_DELTA;
+	struct wire_message message = {.kind = WIRE_UPDATE,
+		.update = {.kind = delta ? WIRE_UPDATE_DELTA : WIRE_UPDATE_SNAPSHOT,
+			.sequence = a->version,
+			.base_sequence = delta ? a->version - 1 : 0,
+			.have_sequence = a->have,
+			.word_applied = a->applied,
+			.train_loss = (float)s->record.loss}};
 
 	round_status(s->round, &status);
-	header.round = status.durable.round;
-	header.degree = status.degree;
-	header.finished = status.finished;
-	if (a->update_kind == ROUND_DELTA) {
-		assert(s->delta && s->delta->version == a->version);
-		sessions_send_update(c, &header, s->delta);
-	} else {
-		jobs_snapshot(s, c, &header);
-	}
+	message.update.round = status.durable.round;
+	message.update.degree = status.degree;
+	message.update.finished = status.finished;
+	assert(!delta || (s->delta && s->delta->version == a->version));
+	if (!delta)
+		jobs_snapshot(s, c, a->version);
+	sessions_send(c, &message, delta ? payload_hold(s->delta) : NULL);
 }
 
 static void send_word(struct site *s, const struct round_action *a)
@@ -62,14 +62,14 @@ static void send_word(struct site *s, const struct round_action *a)
 			.higher_sequence = a->word.b,
 			.weight = a->word.weight}};
 
-	sessions_send(s->neighbours[a->edge]->current, &message);
+	sessions_send(s->neighbours[a->edge]->current, &message, NULL);
 }
 
 static void send_ack(struct site *s, const struct round_action *a)
 {
 	struct wire_message message = {.kind = WIRE_ACK, .ack = {a->have, a->applied}};
 
-	sessions_send(s->neighbours[a->edge]->current, &message);
+	sessions_send(s->neighbours[a->edge]->current, &message, NULL);
 }
 
 static const char start_afresh[] = "make both ends start this edge afresh: take each other out of the configuration, "
