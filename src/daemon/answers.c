@@ -7,10 +7,7 @@
 #include <time.h>
 
 #include "daemon/parts.h"
-
-#ifndef SAKIORI_COMMIT
-#define SAKIORI_COMMIT "unknown"
-#endif
+#include "src/daemon/commit.h" /* of the build tree */
 
 static double unix_now(void)
 {

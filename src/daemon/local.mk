@@ -20,6 +20,19 @@ libdaemon_a_SOURCES = \
 	# end
 libdaemon_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(SQLITE_CFLAGS) $(MICROHTTPD_CFLAGS) $(JANSSON_CFLAGS) $(SYSTEMD_CFLAGS)
 
+# Which commit this is, for sakiori_build_info and status; rewritten only when it changed.
+BUILT_SOURCES += %D%/commit.h
+CLEANFILES += %D%/commit.h
+%D%/libdaemon_a-answers.$(OBJEXT): %D%/commit.h
+%D%/commit.h: always
+	@$(MKDIR_P) $(@D)
+	@commit=release; \
+	if test -e $(top_srcdir)/.git; then commit=`cd $(top_srcdir) && git rev-parse --short=12 HEAD 2>/dev/null || echo unknown`; fi; \
+	line="#define SAKIORI_COMMIT \"$$commit\""; \
+	echo "$$line" | cmp -s - $@ || echo "$$line" >$@
+always:
+.PHONY: always
+
 sbin_PROGRAMS += sakiorid
 sakiorid_SOURCES = %D%/main.c
 sakiorid_LDADD = $(DAEMON_LIBS)

@@ -459,6 +459,12 @@ int store_unname_object(struct store *s, const char *kind, const char *peer, uin
 		s, f, "DELETE FROM objects WHERE kind = ? AND peer = ? AND version = ?", "ttn", kind, peer, version);
 }
 
+int store_unname_others(struct store *s, const char *kind, const char *peer, uint64_t keep, struct fault *f)
+{
+	return change(
+		s, f, "DELETE FROM objects WHERE kind = ? AND peer = ? AND version != ?", "ttn", kind, peer, keep);
+}
+
 int store_unname_strangers(struct store *s, const char *kind, struct fault *f)
 {
 	return change(s, f, "DELETE FROM objects WHERE kind = ? AND peer NOT IN (SELECT peer FROM edges)", "t", kind);

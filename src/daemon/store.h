@@ -62,6 +62,8 @@ int store_name_object(struct store *s, const char *kind, const char *peer, uint6
 	const char *why, struct fault *f);
 /* Takes the name away; no error when there is none. */
 int store_unname_object(struct store *s, const char *kind, const char *peer, uint64_t version, struct fault *f);
+/* Takes away the names of this kind and peer but the one of version `keep`. */
+int store_unname_others(struct store *s, const char *kind, const char *peer, uint64_t keep, struct fault *f);
 /* Takes away the names of this kind whose peer is not the peer of any edge. */
 int store_unname_strangers(struct store *s, const char *kind, struct fault *f);
 /* SAKIORI_ENOTFOUND when there is none. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Objects by kind: model (x), moments (m, v), own (our public replica; one row for each version still pinned), update
- * (the encoded bytes of the newest version) and replica (a neighbour's, peer = its NodeID). A commit writes only the
+ * (the encoded bytes of the newest version) and replica (a neighbour's; peer = its NodeID, version = have). A commit writes only the
  * vectors that changed. */
 #include "daemon/store_image.h"
 
@@ -32,7 +32,7 @@ static int write_replicas(struct store *s, const struct site_image *image, struc
 		char peer[HASH_HEX_SIZE];
 		hex_encode(edge->id, IDENTITY_KEY_SIZE, peer);
 		if (edge->replica == NULL || edge->numbers.have == 0 ||
-			is_stored(s, "replica", peer, 0, edge->replica_changed))
+			is_stored(s, "replica", peer, edge->numbers.have, edge->replica_changed))
 			continue;
 		struct store_tensor replica = {"replica", STORE_F32, edge->replica, image->size};
 		rc = store_write_object(s, &replica, 1, h->replicas[i], f);
@@ -132,9 +132,10 @@ static int put_edges(struct store *s, const struct site_image *image, const stru
 		hex_encode(edge->id, IDENTITY_KEY_SIZE, peer);
 		rc = store_put_edge(s, peer, &edge->numbers, f);
 		if (rc == 0 && h->replicas[i][0] != '\0')
-			rc = store_name_object(s, "replica", peer, 0, h->replicas[i], "neighbour's replica", f);
-		if (rc == 0 && edge->numbers.have == 0)
-			rc = store_unname_object(s, "replica", peer, 0, f);
+			rc = store_name_object(
+				s, "replica", peer, edge->numbers.have, h->replicas[i], "neighbour's replica", f);
+		if (rc == 0)
+			rc = store_unname_others(s, "replica", peer, edge->numbers.have, f);
 	}
 	if (rc == 0)
 		rc = store_unname_strangers(s, "replica", f);
@@ -277,7 +278,7 @@ static int load_edges(struct store *s, struct site_image *image, struct fault *f
 		if (edge->replica == NULL)
 			rc = fault_set(f, SAKIORI_ENOMEM, "no memory for a replica of %zu floats", image->size);
 		else
-			rc = load_object(s, "replica", peer, 0,
+			rc = load_object(s, "replica", peer, edge->numbers.have,
 				&(struct store_tensor){"replica", STORE_F32, edge->replica, image->size}, 1, f);
 	}
 	if (rc == 0)
