@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sakiori pause | resume | drain */
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/admin_client.h"
 #include "cli/cli.h"
@@ -22,7 +23,8 @@ static int change(int argc, char **argv, const char *method)
 	if (json)
 		cli_print_json(json_incref(reply));
 	else
-		printf("state: %s\n", human_text(reply, "state"));
+		printf("%sstate now: %s\n", strcmp(method, "Resume") == 0 ? "" : "after the running round; ",
+			human_text(reply, "state"));
 	json_decref(reply);
 	return EXIT_CODE_OK;
 }
