@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
+#include "sim/liar.h"
 #include "sim/round_world.h"
 
 static uint64_t seeds(uint64_t usual)
@@ -114,6 +115,21 @@ START_TEST(a_planted_mistake_is_caught)
 }
 END_TEST
 
+START_TEST(a_neighbour_that_lies_can_neither_trip_nor_fill_a_site)
+{
+	uint64_t applied = 0;
+
+	for (uint64_t seed = 1; seed <= seeds(2000); seed++) {
+		const char *wrong = liar_run(seed, &applied);
+
+		if (wrong)
+			ck_abort_msg("seed %" PRIu64 ": %s", seed, wrong);
+	}
+	/* Some lies are plausible: the test gets that far. */
+	ck_assert_uint_gt(applied, 100);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("round");
@@ -126,6 +142,7 @@ int main(void)
 	tcase_add_test(tcase, no_fault_moves_the_sum_or_loses_a_round);
 	tcase_add_test(tcase, the_same_seed_is_the_same_run);
 	tcase_add_test(tcase, a_planted_mistake_is_caught);
+	tcase_add_test(tcase, a_neighbour_that_lies_can_neither_trip_nor_fill_a_site);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
