@@ -238,6 +238,7 @@ static void on_up(void *owner, struct peer_session *session, int peer)
 	struct neighbour *n = s->neighbours[peer];
 	uint64_t now = site_now(s);
 
+	(void)session;
 	c->peer = peer;
 	c->up_at = now ? now : 1;
 	c->last_received = now;
@@ -261,7 +262,6 @@ static void on_up(void *owner, struct peer_session *session, int peer)
 	}
 	n->sessions++;
 	s->changed = true;
-	peer_session_accept_payload_bytes(session, codec_snapshot_bytes(s->settings.size));
 	letters_greet(s, c);
 }
 
@@ -299,10 +299,10 @@ static void refuse(struct site_connection *c, const char *reason)
 static void on_message(void *owner, struct peer_session *session, const struct wire_message *message)
 {
 	struct site_connection *c = owner;
+	const struct site_settings *settings = &c->site->settings;
 	struct letter letter = {.kind = message->kind};
 	struct wire_message pong = {.kind = WIRE_PONG};
 
-	(void)session;
 	if (!c->link || c->site->neighbours[c->peer]->current != c)
 		return;
 	switch (message->kind) {
@@ -319,6 +319,9 @@ static void on_message(void *owner, struct peer_session *session, const struct w
 	case WIRE_HELLO:
 		letter.hello = message->hello;
 		c->hello_came = true;
+		/* Only an adapter like ours has room for updates. */
+		if (!memcmp(message->hello.adapter_layout_hash, settings->hello.adapter_layout_hash, HASH_SIZE))
+			peer_session_accept_payload_bytes(session, codec_snapshot_bytes(settings->size));
 		break;
 	case WIRE_WORD:
 		letter.word = message->word;
