@@ -4,6 +4,7 @@ libgossip_a_SOURCES = \
 	%D%/mix.h %D%/mix.c \
 	%D%/topology.h %D%/topology.c \
 	%D%/round.h %D%/round.c \
+	%D%/round_private.h %D%/round_rows.c \
 	%D%/edge.h %D%/edge.c \
 	# end
 # Both ends of an edge compute the same bits, whatever they were built for: no fused multiply-add.

@@ -40,64 +40,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "gossip/edge.h"
+#include "gossip/round_private.h"
 #include "gossip/topology.h"
-
-/* Rounds whose waiting time sets the adaptive deadline. */
-#define HISTORY 8
-
-enum task { TASK_NONE, TASK_COMMIT, TASK_UPDATE, TASK_WORD };
-enum hold { HOLD_NONE, HOLD_PAUSE, HOLD_DRAIN };
-
-struct round {
-	struct round_settings settings;
-	struct round_row durable;
-	struct edge *edges;
-	size_t edge_count;
-
-	enum round_state state; /* never COMMITTING: that is `task` */
-	uint64_t number;        /* of the round under way, or the last complete one */
-	enum hold hold;
-	bool trained; /* the model came back and waits for its commit */
-	bool away;    /* the model is lent */
-	bool evaluating;
-	bool reconsider; /* somebody changed `hold` while the site rested */
-	bool dirty;      /* an edge was forgotten, or the owner has news, and that is not durable yet */
-
-	enum task task; /* on the lane */
-	enum round_action_kind commit;
-	size_t task_edge;
-	struct round_update task_update;
-	struct round_word task_word;
-
-	uint64_t train_from, train_ms;
-	uint64_t wait_from, wait_until;
-	bool expired; /* the deadline of this round has passed */
-	uint64_t history[HISTORY];
-	size_t history_count;
-	uint64_t gather_ms;
-
-	struct action_queue actions;
-};
-
-const char *round_trouble_label(enum round_trouble trouble)
-{
-	static const char *const labels[] = {
-#define X(name, label) label,
-		ROUND_TROUBLES(X)
-#undef X
-	};
-
-	return trouble < ROUND_TROUBLE_COUNT ? labels[trouble] : "unknown";
-}
-
-const char *round_state_label(enum round_state state)
-{
-	static const char *const labels[] = {"idle", "training", "committing", "evaluating", "gathering", "settling",
-		"paused", "drained", "finished", "halted"};
-
-	return state <= ROUND_STATE_HALTED ? labels[state] : "unknown";
-}
 
 bool round_next(struct round *r, struct round_action *action)
 {
@@ -117,15 +61,6 @@ bool round_pending(const struct round *r)
 bool round_busy(const struct round *r)
 {
 	return r->task != TASK_NONE;
-}
-
-static uint32_t own_degree(const struct round *r)
-{
-	uint32_t degree = 0;
-
-	for (size_t i = 0; i < r->edge_count; i++)
-		degree += !r->edges[i].removed;
-	return degree;
 }
 
 /* ---- Waiting ---- */
@@ -241,7 +176,8 @@ static void mix(struct round *r, uint64_t now)
 				.a = r->durable.sequence,
 				.b = e->have,
 				.round = r->number,
-				.weight = topology_weight(r->settings.gamma, own_degree(r), e->degree ? e->degree : 1)};
+				.weight =
+					topology_weight(r->settings.gamma, round_degree(r), e->degree ? e->degree : 1)};
 	}
 	commit(r, ROUND_COMMIT_MIXED);
 }
@@ -589,118 +525,4 @@ void round_drain(struct round *r, uint64_t now)
 void round_resume(struct round *r, uint64_t now)
 {
 	hold(r, HOLD_NONE, now);
-}
-
-/* ---- Rows and questions ---- */
-
-void round_row(const struct round *r, struct round_row *row)
-{
-	*row = r->durable;
-	if (r->task != TASK_COMMIT)
-		return;
-	if (r->commit == ROUND_COMMIT_TRAINED)
-		*row = (struct round_row){
-			.round = r->number, .sequence = r->durable.sequence + 1, .point = ROUND_TRAINED};
-	else if (r->commit == ROUND_COMMIT_MIXED)
-		row->point = ROUND_MIXED;
-}
-
-void round_edge_row(const struct round *r, size_t edge, struct round_edge_row *row)
-{
-	struct round_row site;
-
-	round_row(r, &site);
-	edge_row(&r->edges[edge], r->task == TASK_COMMIT && r->commit == ROUND_COMMIT_MIXED, site.sequence, row);
-}
-
-bool round_decision(const struct round *r, size_t edge, struct round_word *word)
-{
-	*word = r->edges[edge].decision;
-	return r->task == TASK_COMMIT && r->edges[edge].decided;
-}
-
-/* Into an ascending list without duplicates and without 0; the new length. */
-static size_t insert(uint64_t *sorted, size_t n, size_t max, uint64_t value)
-{
-	size_t i = 0;
-
-	while (i < n && sorted[i] < value)
-		i++;
-	if (!value || n == max || (i < n && sorted[i] == value))
-		return n;
-	memmove(&sorted[i + 1], &sorted[i], (n - i) * sizeof(*sorted));
-	sorted[i] = value;
-	return n + 1;
-}
-
-size_t round_pins(const struct round *r, uint64_t *versions, size_t max)
-{
-	struct round_edge_row row;
-	struct round_row site;
-	size_t n;
-
-	round_row(r, &site);
-	n = insert(versions, 0, max, site.sequence);
-	for (size_t i = 0; i < r->edge_count; i++) {
-		if (r->edges[i].removed)
-			continue;
-		round_edge_row(r, i, &row);
-		if (row.word.number > row.acknowledged)
-			n = insert(versions, n, max, row.word.a);
-		for (uint32_t k = 0; k < row.held_count; k++)
-			n = insert(versions, n, max, row.held[k]);
-	}
-	return n;
-}
-
-void round_greet(struct round *r, size_t edge, struct round_greeting *out)
-{
-	struct edge *e = &r->edges[edge];
-
-	*out = (struct round_greeting){.sequence = r->durable.sequence,
-		.have = e->have_durable,
-		.word_sent = e->word.number,
-		.word_applied = e->applied_durable,
-		.round = r->durable.round,
-		.degree = own_degree(r),
-		.finished = r->durable.round >= r->settings.rounds};
-	e->told_have = e->have_durable;
-	e->told_applied = e->applied_durable;
-}
-
-size_t round_edge_count(const struct round *r)
-{
-	return r->edge_count;
-}
-
-void round_status(const struct round *r, struct round_status *out)
-{
-	*out = (struct round_status){.state = r->task == TASK_COMMIT ? ROUND_STATE_COMMITTING : r->state,
-		.durable = r->durable,
-		.round = r->number,
-		.degree = own_degree(r),
-		.finished = r->durable.round >= r->settings.rounds,
-		.gather_ms = r->gather_ms};
-}
-
-void round_edge_status(const struct round *r, size_t edge, struct round_edge_status *out)
-{
-	const struct edge *e = &r->edges[edge];
-
-	*out = (struct round_edge_status){.lower = e->lower,
-		.presence = e->presence,
-		.behind = e->behind,
-		.fresh = e->fresh,
-		.finished = e->finished,
-		.removed = e->removed,
-		.have = e->have,
-		.have_durable = e->have_durable,
-		.applied = e->applied,
-		.applied_durable = e->applied_durable,
-		.acknowledged = e->acked,
-		.sent = e->sent,
-		.word = e->word,
-		.word_acknowledged = e->acknowledged,
-		.peer_round = e->peer_round,
-		.degree = e->degree};
 }

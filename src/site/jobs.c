@@ -346,7 +346,7 @@ static bool answer_commit(struct site *s, struct lane_job *j)
 			s->failed = true;
 			return true;
 		}
-		log_error("commit-failed", "retry_seconds=%d reason=\"%s\"", COMMIT_RETRY_MS / 1000, j->fault.text);
+		log_error("commit_failed", "retry_seconds=%d reason=\"%s\"", COMMIT_RETRY_MS / 1000, j->fault.text);
 		s->retry = j;
 		s->retry_at = site_now(s) + COMMIT_RETRY_MS;
 		return false;
@@ -408,7 +408,7 @@ static void answer_update(struct site *s, struct lane_job *j)
 	free(n->applying.bytes);
 	n->applying = (struct letter){0};
 	if (j->error)
-		log_warn("update-refused", "peer=%s reason=\"%s\"", n->name, j->fault.text);
+		log_warn("update_refused", "peer=%s reason=\"%s\"", n->name, j->fault.text);
 	else
 		n->replica_changed = true;
 	round_on_applied(s->round, site_now(s), !j->error);
@@ -447,7 +447,7 @@ void jobs_word(struct site *s, const struct round_action *a)
 static void answer_word(struct site *s, struct lane_job *j)
 {
 	if (j->error)
-		log_error("word-failed", "peer=%s reason=\"%s\"", s->neighbours[j->peer]->name, j->fault.text);
+		log_error("word_failed", "peer=%s reason=\"%s\"", s->neighbours[j->peer]->name, j->fault.text);
 	else
 		s->record.words++;
 	round_on_applied(s->round, site_now(s), !j->error);
@@ -491,7 +491,7 @@ static void answer_snapshot(struct site *s, struct lane_job *j)
 	if (!c)
 		return;
 	if (j->error) {
-		log_error("snapshot-failed", "peer=%s reason=\"%s\"", s->neighbours[c->peer]->name, j->fault.text);
+		log_error("snapshot_failed", "peer=%s reason=\"%s\"", s->neighbours[c->peer]->name, j->fault.text);
 		connection_end(c, false);
 	} else {
 		sessions_snapshot_made(c, j->version, payload_hold(j->snapshot));

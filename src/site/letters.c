@@ -133,7 +133,7 @@ static void on_hello(struct site *s, size_t peer, const struct wire_hello *h)
 	}
 	reason = mismatch(s, n, h);
 	if (reason) {
-		log_warn("peer-incompatible", "peer=%s reason=\"%s\"", n->name, n->trouble);
+		log_warn("peer_incompatible", "peer=%s reason=\"%s\"", n->name, n->trouble);
 		site_reject(s, (int)peer, reason);
 		sessions_goodbye(n->current, WIRE_GOODBYE_INCOMPATIBLE, n->trouble);
 		return;
@@ -146,7 +146,7 @@ static void on_hello(struct site *s, size_t peer, const struct wire_hello *h)
 		return;
 	n->suspected = false;
 	neighbour_well(n);
-	log_info("peer-up", "peer=%s round=%llu", n->name, (unsigned long long)h->round);
+	log_info("peer_up", "peer=%s round=%llu", n->name, (unsigned long long)h->round);
 }
 
 /* ---- Delivery ---- */

@@ -110,7 +110,7 @@ static void remove_neighbour(struct site *s, size_t index)
 	struct neighbour *n = s->neighbours[index];
 
 	n->removed = true;
-	log_info("peer-removed", "peer=%s", n->name);
+	log_info("peer_removed", "peer=%s", n->name);
 	if (n->current)
 		sessions_goodbye(n->current, WIRE_GOODBYE_REMOVED, "no longer configured here");
 	letters_clear(n);

@@ -269,7 +269,7 @@ static void on_goodbye(struct site_connection *c, const struct wire_goodbye *g)
 {
 	struct neighbour *n = neighbour_at(c);
 
-	log_info("peer-goodbye", "peer=%s reason=\"%s\"", n->name, g->text);
+	log_info("peer_goodbye", "peer=%s reason=\"%s\"", n->name, g->text);
 	if (g->reason == WIRE_GOODBYE_REMOVED)
 		neighbour_trouble(n, "ask its operator to pin this site's `sakiori id` again, or take it out here too",
 			"%s no longer lists this site", n->name);

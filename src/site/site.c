@@ -148,9 +148,8 @@ static void end_round(struct site *s)
 	s->last = s->record;
 	s->last_unstored = true;
 	round_want_commit(s->round);
-	log_info("round-done", "round=%llu loss=%.4f eval_loss=%.4f words=%u gather_seconds=%.3f",
-		(unsigned long long)s->last.round, s->last.loss, s->last.eval_loss_mixed, s->last.words,
-		s->last.gather_seconds);
+	log_info("round_done", "round=%llu loss=%.4f words=%u gather_seconds=%.3f", (unsigned long long)s->last.round,
+		s->last.loss, s->last.words, s->last.gather_seconds);
 	if (s->observer.on_round)
 		s->observer.on_round(s->observer.self, &s->last);
 	s->changed = true;
@@ -283,7 +282,7 @@ void site_on_trained(struct site *s, const struct site_trained *result)
 		s->fault.code = result->error;
 		snprintf(s->fault.text, sizeof(s->fault.text), "training failed: %s",
 			result->text[0] ? result->text : err_text(result->error));
-		log_error("training-failed", "round=%llu reason=\"%s\"", (unsigned long long)s->training.round,
+		log_error("training_failed", "round=%llu reason=\"%s\"", (unsigned long long)s->training.round,
 			s->fault.text);
 	} else {
 		s->step = s->training.step + result->steps;
@@ -303,7 +302,7 @@ void site_on_evaluated(struct site *s, const struct site_evaluated *result)
 	bool mixed = s->evaluating == ROUND_EVALUATE_MIXED;
 
 	if (result->error) {
-		log_warn("evaluation-failed", "reason=\"%s\"", err_text(result->error));
+		log_warn("evaluation_failed", "reason=\"%s\"", err_text(result->error));
 	} else {
 		*(mixed ? &s->record.eval_loss_mixed : &s->record.eval_loss_trained) = result->loss;
 		*(mixed ? &s->record.eval_accuracy_mixed : &s->record.eval_accuracy_trained) = result->accuracy;
