@@ -1,6 +1,7 @@
 if HAVE_CHECK
 check_PROGRAMS += tests/check_round
-tests_check_round_SOURCES = tests/check_round.c tests/sim/round_world.c tests/sim/round_world.h tests/sim/liar.c tests/sim/liar.h
+tests_check_round_SOURCES = tests/check_round.c tests/sim/round_world.c tests/sim/round_world.h \
+	tests/sim/round_world_private.h tests/sim/round_member.c tests/sim/liar.c tests/sim/liar.h
 tests_check_round_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) -I$(top_srcdir)/tests
 tests_check_round_LDADD = $(GOSSIP_LIBS) $(CHECK_LIBS) -lm
 if DAEMON
