@@ -267,7 +267,7 @@ def check_replicas(sites):
     for site in sites:
         with site.database() as db:
             for kind, peer, version, digest in db.execute("SELECT kind, peer, version, hash FROM objects"):
-                if kind == "peer" and (peer, version) in own:
+                if kind == "replica" and (peer, version) in own:
                     assert tensors(site.object_bytes(digest))["replica"] == own[peer, version], f"{site.name} holds another replica of {peer[:8]} at {version}"
                     compared += 1
     assert compared == len(sites) * (len(sites) - 1), f"only {compared} replicas could be compared"
