@@ -71,7 +71,8 @@ class Site:
         write_rows(os.path.join(self.folder, "train.jsonl"), seed=number)
         self.key = os.path.join(self.folder, "identity.key")
         run(SAKIORI, "keygen", "--out", self.key)
-        self.id = run(SAKIORI, "id", "--key", self.key).strip()
+        who = json.loads(run(SAKIORI, "id", "--key", self.key, "--json"))
+        self.id, self.node_id = who["id"], who["node_id"]
 
     def write_config(self, peers, **run_keys):
         c = self.cluster
@@ -263,7 +264,7 @@ def check_replicas(sites):
         with site.database() as db:
             for kind, peer, version, digest in db.execute("SELECT kind, peer, version, hash FROM objects"):
                 if kind == "own":
-                    own[site.node_id(), version] = tensors(site.object_bytes(digest))["replica"]
+                    own[site.node_id, version] = tensors(site.object_bytes(digest))["replica"]
     for site in sites:
         with site.database() as db:
             for kind, peer, version, digest in db.execute("SELECT kind, peer, version, hash FROM objects"):
