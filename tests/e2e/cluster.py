@@ -262,15 +262,13 @@ def check_replicas(sites):
     own, compared = {}, 0
     for site in sites:
         with site.database() as db:
-            for kind, peer, version, digest in db.execute("SELECT kind, peer, version, hash FROM objects"):
-                if kind == "own":
-                    own[site.node_id, version] = tensors(site.object_bytes(digest))["replica"]
+            for version, digest in db.execute("SELECT version, hash FROM objects WHERE kind = 'own'"):
+                own[site.node_id, version] = digest
     for site in sites:
         with site.database() as db:
-            for kind, peer, version, digest in db.execute("SELECT kind, peer, version, hash FROM objects"):
-                if kind == "replica" and (peer, version) in own:
-                    assert tensors(site.object_bytes(digest))["replica"] == own[peer, version], f"{site.name} holds another replica of {peer[:8]} at {version}"
-                    compared += 1
+            for peer, version, digest in db.execute("SELECT o.peer, e.have, o.hash FROM objects o JOIN edges e ON e.peer = o.peer WHERE o.kind = 'replica'"):
+                assert own.get((peer, version)) == digest, f"{site.name}: its replica of {peer[:8]} at {version} is {digest[:8]}, {own} there"
+                compared += 1
     assert compared == len(sites) * (len(sites) - 1), f"only {compared} replicas could be compared"
 
 

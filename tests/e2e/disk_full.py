@@ -35,4 +35,4 @@ with Cluster(sites=1, rounds=12, deadline="2s", min_deadline="1s") as cluster:
     finally:
         if site.process is not None:
             site.kill()
-        subprocess.run(["umount", site.state], check=False)
+        subprocess.run(["umount", "-l", site.state], check=True)
