@@ -23,7 +23,9 @@ tests_check_trainer_SOURCES = tests/check_trainer.c
 tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_trainer_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
+TESTS += tests/e2e/train_resume.sh
 EXTRA_DIST += \
+	tests/e2e/train_resume.sh \
 	tests/golden/adapter.py \
 	tests/golden/make_train_golden.py \
 	tests/golden/train_golden.safetensors \
@@ -33,4 +35,5 @@ EXTRA_DIST += \
 	tests/golden/real_losses.json \
 	tests/e2e/real_parity.sh \
 	bench/peft_parity.py \
+	bench/speed_vs_peft.py \
 	# end
