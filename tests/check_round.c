@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
+#include "gossip/round.h"
 #include "sim/liar.h"
 #include "sim/round_world.h"
 
@@ -48,7 +49,7 @@ START_TEST(sites_without_faults_count_every_edge_every_round)
 	if (result.broken)
 		fail_with(&set, &result);
 	/* Six edges; the first sessions may come up in the course of the first rounds. */
-	ck_assert_uint_ge(result.words, 6 * 18);
+	ck_assert_uint_ge(result.words, 6 * 17);
 	ck_assert_uint_le(result.words, 6 * 20);
 	ck_assert_uint_le(result.snapshots, 6 * 4);
 }
@@ -130,6 +131,111 @@ START_TEST(a_neighbour_that_lies_can_neither_trip_nor_fill_a_site)
 }
 END_TEST
 
+/* One round without a world: what it asks for is answered at once, and each commit and training takes no time. */
+static void answer_all(struct round *r, uint64_t now)
+{
+	struct round_action a;
+
+	while (round_next(r, &a)) {
+		if (a.kind == ROUND_COMMIT_TRAINED || a.kind == ROUND_COMMIT_MIXED || a.kind == ROUND_COMMIT_IDLE)
+			round_on_committed(r, now);
+		else if (a.kind == ROUND_APPLY_UPDATE || a.kind == ROUND_APPLY_WORD)
+			round_on_applied(r, now, true);
+	}
+}
+
+static uint64_t round_number(const struct round *r)
+{
+	struct round_status status;
+
+	round_status(r, &status);
+	return status.round;
+}
+
+START_TEST(a_silent_neighbour_costs_one_deadline_and_then_nothing)
+{
+	struct round_settings settings = {.rounds = 100, .gamma = 1, .deadline_ms = 1000, .deadline_min_ms = 100};
+	struct round_greeting hello = {.degree = 1};
+	struct round_update update = {.kind = ROUND_SNAPSHOT, .sequence = 7, .round = 7, .degree = 1};
+	struct round_edge_status e;
+	struct round *r = round_new(&settings, &(struct round_row){0});
+	size_t edge = round_add_edge(r, true, NULL);
+
+	round_start(r, 0);
+	round_on_up(r, edge, &hello, 0);
+	round_on_trained(r, 10, true);
+	answer_all(r, 10);
+	ck_assert_uint_eq(round_deadline(r), 1010);
+	round_on_timer(r, 1009);
+	answer_all(r, 1009);
+	ck_assert_uint_eq(round_number(r), 1);
+	round_on_timer(r, 1010);
+	answer_all(r, 1010);
+	ck_assert_uint_eq(round_number(r), 2);
+	round_edge_status(r, edge, &e);
+	ck_assert(e.behind);
+	/* Behind: not waited for at all, until it says something. */
+	round_on_trained(r, 1020, true);
+	answer_all(r, 1020);
+	ck_assert_uint_eq(round_number(r), 3);
+	ck_assert_int_eq(round_on_update(r, edge, &update, 1025), ROUND_ACCEPTED);
+	answer_all(r, 1025);
+	round_on_trained(r, 1030, true);
+	answer_all(r, 1030);
+	round_edge_status(r, edge, &e);
+	ck_assert(!e.behind);
+	ck_assert_uint_eq(e.word.b, 7);
+	ck_assert_uint_eq(e.word.a, 3);
+	ck_assert_uint_eq(round_number(r), 4);
+	round_free(r);
+}
+END_TEST
+
+START_TEST(impossible_greetings_are_told_apart_by_whose_past_is_missing)
+{
+	static const struct round_settings settings = {
+		.rounds = 100, .gamma = 1, .deadline_ms = 1000, .deadline_min_ms = 100};
+	struct round_row row = {.round = 10, .sequence = 10};
+	struct round_edge_row lower = {
+		.have = 8, .word = {.number = 5, .a = 9, .b = 8, .round = 9, .weight = 0.5f}, .acknowledged = 4};
+	struct round_edge_row higher = {.have = 8, .applied = 5};
+	const struct {
+		bool lower;
+		struct round_greeting hello;
+		enum round_trouble expected;
+	} cases[] = {
+		{true, {.sequence = 8, .have = 9, .word_applied = 4}, ROUND_TROUBLE_NONE},
+		{true, {.sequence = 8, .have = 10, .word_applied = 5}, ROUND_TROUBLE_NONE},
+		{true, {.sequence = 8, .have = 11, .word_applied = 5}, ROUND_TROUBLE_OWN_ROLLED_BACK},
+		{true, {.sequence = 8, .have = 9, .word_applied = 6}, ROUND_TROUBLE_OWN_ROLLED_BACK},
+		{true, {.sequence = 7, .have = 9, .word_applied = 4}, ROUND_TROUBLE_PEER_ROLLED_BACK},
+		{true, {.sequence = 8, .have = 9, .word_applied = 3}, ROUND_TROUBLE_PEER_ROLLED_BACK},
+		{true, {.sequence = 8, .have = 10, .word_applied = 4}, ROUND_TROUBLE_PEER_ROLLED_BACK},
+		{false, {.sequence = 8, .have = 0, .word_sent = 5}, ROUND_TROUBLE_NONE},
+		{false, {.sequence = 8, .have = 0, .word_sent = 6}, ROUND_TROUBLE_NONE},
+		{false, {.sequence = 8, .have = 0, .word_sent = 4}, ROUND_TROUBLE_PEER_ROLLED_BACK},
+		{false, {.sequence = 8, .have = 0, .word_sent = 7}, ROUND_TROUBLE_OWN_ROLLED_BACK},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct round *r = round_new(&settings, &row);
+		size_t edge = round_add_edge(r, cases[i].lower, cases[i].lower ? &lower : &higher);
+		enum round_trouble trouble = ROUND_TROUBLE_NONE;
+		struct round_action a;
+
+		round_start(r, 0);
+		round_on_up(r, edge, &cases[i].hello, 0);
+		while (round_next(r, &a))
+			if (a.kind == ROUND_HANG_UP)
+				trouble = a.trouble;
+		if (trouble != cases[i].expected)
+			ck_abort_msg("case %zu: %s, expected %s", i, round_trouble_label(trouble),
+				round_trouble_label(cases[i].expected));
+		round_free(r);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("round");
@@ -138,6 +244,8 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(tcase, 0);
+	tcase_add_test(tcase, a_silent_neighbour_costs_one_deadline_and_then_nothing);
+	tcase_add_test(tcase, impossible_greetings_are_told_apart_by_whose_past_is_missing);
 	tcase_add_test(tcase, sites_without_faults_count_every_edge_every_round);
 	tcase_add_test(tcase, no_fault_moves_the_sum_or_loses_a_round);
 	tcase_add_test(tcase, the_same_seed_is_the_same_run);

@@ -72,7 +72,7 @@ static int compare_u64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Three times the median wait of the last rounds plus our own training time, within the configured bounds. */
+/* Three times the median wait of the last rounds plus the time of our own training and evaluations, within the configured bounds. */
 static uint64_t patience(const struct round *r)
 {
 	uint64_t sorted[HISTORY], ms = r->settings.deadline_ms;
@@ -82,7 +82,7 @@ static uint64_t patience(const struct round *r)
 
 		memcpy(sorted, r->history, n * sizeof(*sorted));
 		qsort(sorted, n, sizeof(*sorted), compare_u64);
-		ms = 3 * sorted[n / 2] + r->train_ms;
+		ms = 3 * sorted[n / 2] + r->train_ms + 2 * r->evaluate_ms;
 	}
 	if (ms < r->settings.deadline_min_ms)
 		ms = r->settings.deadline_min_ms;
@@ -138,13 +138,14 @@ static void train(struct round *r, uint64_t now)
 	action_add(&r->actions, ROUND_TRAIN, 0)->version = r->number;
 }
 
-static bool evaluate(struct round *r, enum round_action_kind kind)
+static bool evaluate(struct round *r, enum round_action_kind kind, uint64_t now)
 {
 	uint32_t every = r->settings.evaluate_every;
 
 	if (!every || (r->number % every && r->number < r->settings.rounds))
 		return false;
 	r->evaluating = r->away = true;
+	r->evaluate_from = now;
 	action_add(&r->actions, kind, 0)->version = r->number;
 	return true;
 }
@@ -154,16 +155,22 @@ static void gather(struct round *r, uint64_t now)
 	r->state = ROUND_STATE_GATHERING;
 	r->wait_from = now;
 	r->wait_until = now + patience(r);
-	r->expired = false;
-	evaluate(r, ROUND_EVALUATE_TRAINED);
+	r->expired = r->gathered = false;
+	evaluate(r, ROUND_EVALUATE_TRAINED, now);
 }
 
-/* Gives the words of this round and asks for the transaction that makes them true. */
-static void mix(struct round *r, uint64_t now)
+/* The updates are in, or it is too late for them. An evaluation that still runs is no waiting for neighbours. */
+static void stop_gathering(struct round *r, uint64_t now)
 {
+	r->gathered = true;
 	r->gather_ms = now - r->wait_from;
 	if (!r->expired)
 		r->history[r->history_count++ % HISTORY] = r->gather_ms;
+}
+
+/* Gives the words of this round and asks for the transaction that makes them true. */
+static void mix(struct round *r)
+{
 	for (size_t i = 0; i < r->edge_count; i++) {
 		struct edge *e = &r->edges[i];
 
@@ -180,6 +187,12 @@ static void mix(struct round *r, uint64_t now)
 					topology_weight(r->settings.gamma, round_degree(r), e->degree ? e->degree : 1)};
 	}
 	commit(r, ROUND_COMMIT_MIXED);
+}
+
+static void settle(struct round *r, uint64_t now)
+{
+	r->state = ROUND_STATE_SETTLING;
+	r->settle_from = now;
 }
 
 /* Between two rounds. */
@@ -212,14 +225,16 @@ static void step(struct round *r, uint64_t now)
 		}
 		break;
 	case ROUND_STATE_GATHERING:
-		if (!r->evaluating && (r->expired || !any_edge(r, awaited)))
-			mix(r, now);
+		if (!r->gathered && (r->expired || !any_edge(r, awaited)))
+			stop_gathering(r, now);
+		if (r->gathered && !r->evaluating)
+			mix(r);
 		break;
 	case ROUND_STATE_SETTLING:
 		if (!r->expired && any_edge(r, word_expected))
 			break;
-		r->gather_ms = now - r->wait_from;
-		if (evaluate(r, ROUND_EVALUATE_MIXED))
+		r->gather_ms += now - r->settle_from;
+		if (evaluate(r, ROUND_EVALUATE_MIXED, now))
 			r->state = ROUND_STATE_EVALUATING;
 		else
 			finish_round(r, now);
@@ -335,6 +350,7 @@ void round_on_evaluated(struct round *r, uint64_t now)
 {
 	assert(r->evaluating);
 	r->evaluating = r->away = false;
+	r->evaluate_ms = now - r->evaluate_from;
 	advance(r, now);
 }
 
@@ -357,7 +373,7 @@ void round_on_committed(struct round *r, uint64_t now)
 	if (r->commit == ROUND_COMMIT_TRAINED)
 		gather(r, now);
 	else if (r->commit == ROUND_COMMIT_MIXED)
-		r->state = ROUND_STATE_SETTLING;
+		settle(r, now);
 	advance(r, now);
 }
 

@@ -31,9 +31,10 @@ struct round {
 	struct round_update task_update;
 	struct round_word task_word;
 
-	uint64_t train_from, train_ms;
-	uint64_t wait_from, wait_until;
-	bool expired; /* the deadline of this round has passed */
+	uint64_t train_from, train_ms, evaluate_from, evaluate_ms; /* of the last ones */
+	uint64_t wait_from, wait_until, settle_from;
+	bool expired;  /* the deadline of this round has passed */
+	bool gathered; /* the updates are in, or nobody waits for them any more */
 	uint64_t history[HISTORY];
 	size_t history_count;
 	uint64_t gather_ms;

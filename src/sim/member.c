@@ -113,7 +113,15 @@ static int load(void *self, struct site_image *image, struct fault *f)
 {
 	struct member *m = self;
 	struct world *w = m->world;
-	int rc = sim_disk_load(&m->disk, image, codec_payload_bytes(w->set.size));
+	bool old = m->backup.written && m->disk.image.row.round > m->backup.image.row.round + 2;
+	int rc;
+
+	if (old) {
+		sim_disk_fini(&m->disk);
+		m->disk = m->backup;
+		m->backup = (struct sim_disk){0};
+	}
+	rc = sim_disk_load(&m->disk, image, codec_payload_bytes(w->set.size));
 
 	if (rc)
 		return fault_set(f, rc, "nothing stored");
@@ -145,6 +153,8 @@ static int commit(void *self, const struct site_image *image, struct fault *f)
 		return 0;
 	}
 	sim_disk_commit(&m->disk, image, codec_payload_bytes(n));
+	if (w->set.plant == SIM_PLANT_OLD_DISK && image->row.round <= 2)
+		sim_disk_commit(&m->backup, image, codec_payload_bytes(n));
 	if (trained) {
 		for (size_t i = 0; i < n; i++)
 			m->displacement[i] += m->moved[i];
@@ -342,6 +352,7 @@ void member_fini(struct member *m)
 	site_free(m->site);
 	identity_free(m->identity);
 	sim_disk_fini(&m->disk);
+	sim_disk_fini(&m->backup);
 	free(m->target);
 	free(m->moved);
 	free(m->displacement);

@@ -19,6 +19,7 @@ enum sim_plant {
 	SIM_PLANT_LOST_COMMIT,  /* a transaction that was said to be durable is gone after a crash */
 	SIM_PLANT_ENCODE_AGAIN, /* after a crash the update is another one under the same number */
 	SIM_PLANT_WORD_AGAIN,   /* a restart forgets that a word was applied */
+	SIM_PLANT_OLD_DISK,     /* a site starts from the state of some rounds ago */
 	SIM_PLANT_COUNT
 };
 

@@ -42,7 +42,8 @@ struct member {
 	size_t index;
 	struct identity *identity;
 	struct sim_disk disk;
-	struct site *site; /* NULL while it is down */
+	struct sim_disk backup; /* of round 2, for SIM_PLANT_OLD_DISK */
+	struct site *site;      /* NULL while it is down */
 	uint64_t life;
 	bool doomed; /* died at an effect: no further one happens, and it is taken down when the event is over */
 	uint64_t frozen_until, frozen_ms;
