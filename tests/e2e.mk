@@ -5,6 +5,7 @@ tests_e2e_unsealed_SOURCES = tests/e2e/unsealed.c
 tests_e2e_unsealed_LDADD = $(NET_LIBS)
 E2E_TESTS += \
 	tests/e2e/one_site.sh \
+	tests/e2e/notify.py \
 	tests/e2e/three_sites.py \
 	tests/e2e/killed.py \
 	tests/e2e/stopped.py \
@@ -16,6 +17,7 @@ E2E_TESTS += \
 endif
 EXTRA_DIST += \
 	tests/e2e/one_site.sh \
+	tests/e2e/notify.py \
 	tests/e2e/one-site.conf \
 	tests/e2e/one-site.jsonl \
 	tests/e2e/cluster.py \

@@ -104,6 +104,16 @@ int daemon_check(const char *config_path)
 
 /* ---- While it runs ---- */
 
+static void say_ready(struct daemon *d)
+{
+	char why[200];
+	if (d->ready_said || d->stopping || !daemon_is_ready(d, why, sizeof why))
+		return;
+	d->ready_said = true;
+	log_info("ready", "site=%s id=%s", d->config.site.name, d->id);
+	notify("READY=1");
+}
+
 static void on_second(uv_timer_t *timer)
 {
 	struct daemon *d = timer->data;
@@ -114,11 +124,7 @@ static void on_second(uv_timer_t *timer)
 		snprintf(state, sizeof state, "STATUS=%s", text);
 		notify(state);
 	}
-	if (!d->ready_said && !d->stopping && daemon_is_ready(d, text, sizeof text)) {
-		d->ready_said = true;
-		log_info("ready", "site=%s id=%s", d->config.site.name, d->id);
-		notify("READY=1");
-	}
+	say_ready(d);
 	if (!d->ready_said) /* a large model takes longer to load than systemd waits by default */
 		notify("EXTEND_TIMEOUT_USEC=60000000");
 	if (d->site == NULL || d->stopping)
@@ -152,13 +158,15 @@ static void on_turn(uv_prepare_t *turn)
 static void wake_for_log(void *self)
 {
 	struct daemon *d = self;
-	uv_async_send(&d->log_wake);
+	uv_async_send(&d->wake);
 }
 
-static void on_log_wake(uv_async_t *async)
+/* A log line was written, or the site changed. */
+static void on_wake(uv_async_t *async)
 {
 	struct daemon *d = async->data;
 	admin_socket_poke(d->admin_socket);
+	say_ready(d);
 }
 
 static void on_signal(uv_signal_t *signal, int number)
@@ -240,7 +248,7 @@ static void close_handles(struct daemon *d)
 	log_set_sink(NULL, NULL); /* no line may wake a closed handle */
 	uv_handle_t *const handles[] = {(uv_handle_t *)&d->site_timer, (uv_handle_t *)&d->second,
 		(uv_handle_t *)&d->watchdog, (uv_handle_t *)&d->patience, (uv_handle_t *)&d->turn,
-		(uv_handle_t *)&d->log_wake, (uv_handle_t *)&d->term, (uv_handle_t *)&d->interrupt,
+		(uv_handle_t *)&d->wake, (uv_handle_t *)&d->term, (uv_handle_t *)&d->interrupt,
 		(uv_handle_t *)&d->hangup};
 	for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
 		uv_close(handles[i], NULL);
@@ -292,12 +300,12 @@ static void init_handles(struct daemon *d)
 	uv_timer_init(&d->loop, &d->watchdog);
 	uv_timer_init(&d->loop, &d->patience);
 	uv_prepare_init(&d->loop, &d->turn);
-	uv_async_init(&d->loop, &d->log_wake, on_log_wake);
+	uv_async_init(&d->loop, &d->wake, on_wake);
 	uv_signal_init(&d->loop, &d->term);
 	uv_signal_init(&d->loop, &d->interrupt);
 	uv_signal_init(&d->loop, &d->hangup);
 	d->site_timer.data = d->second.data = d->watchdog.data = d->patience.data = d->turn.data = d;
-	d->log_wake.data = d->term.data = d->interrupt.data = d->hangup.data = d;
+	d->wake.data = d->term.data = d->interrupt.data = d->hangup.data = d;
 	d->started_ms = uv_hrtime() / 1000000;
 	d->lane = lane_new(&d->loop);
 	d->log = log_ring_new(wake_for_log, d);

@@ -45,7 +45,7 @@ struct daemon {
 	uv_loop_t loop;
 	uint64_t started_ms;
 	struct log_ring *log;
-	uv_async_t log_wake;
+	uv_async_t wake;
 	struct identity *identity;
 	uint8_t *network_secret;
 	char id[IDENTITY_SHORT_SIZE];

@@ -254,7 +254,7 @@ static void on_round(void *self, const struct site_record *r)
 static void on_changed(void *self)
 {
 	struct daemon *d = self;
-	uv_async_send(&d->log_wake);
+	uv_async_send(&d->wake);
 }
 
 static bool is_about_session(const char *reason)
