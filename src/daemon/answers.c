@@ -107,9 +107,8 @@ static void get_status(void *self, struct admin_status *out)
 	out->tokens_per_second = atomic_load(&worker_progress(d->worker)->tokens_per_second);
 	if (d->site != NULL && !d->stopping)
 		fill_site(d, out);
-	if (d->publication.rc != 0 && d->publication.rc != SAKIORI_ENOTFOUND && d->trouble[0] == '\0')
-		snprintf(d->trouble, sizeof d->trouble, "the adapter could not be published: %s",
-			d->publication.fault.text);
+	if (d->trouble[0] == '\0')
+		snprintf(d->trouble, sizeof d->trouble, "%s", d->publication.trouble);
 	out->trouble = d->trouble;
 }
 

@@ -31,13 +31,15 @@ struct preparation {
 
 /* The published adapter: read from the store and written as a PEFT folder on the lane. */
 struct publication {
-	bool running, again;
-	char *parent, *folder;
-	float *x, *vector; /* (layout size,), the lane's */
+	/* The lane's while `running`. */
+	float *x, *vector; /* (layout size,) */
+	uint64_t round;
 	int rc;
 	struct fault fault;
-	uint64_t round;
-	bool done_once;
+	/* The loop's. */
+	char *parent, *folder;
+	bool running, again, done_once;
+	char trouble[450]; /* why the last one failed; "" */
 };
 
 struct daemon {

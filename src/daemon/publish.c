@@ -45,11 +45,13 @@ static void on_published(void *data)
 	struct daemon *d = data;
 	struct publication *p = &d->publication;
 	p->running = false;
+	p->trouble[0] = '\0';
 	if (p->rc == 0) {
 		p->done_once = true;
 		log_debug("adapter_published", "round=%" PRIu64 " folder=%s", p->round, p->folder);
 	} else if (p->rc != SAKIORI_ENOTFOUND) { /* not found: nothing was committed yet */
 		log_warn("adapter_not_published", "error=\"%s\"", p->fault.text);
+		snprintf(p->trouble, sizeof p->trouble, "the adapter could not be published: %s", p->fault.text);
 	}
 	if (p->again && !d->stopping) {
 		p->again = false;
