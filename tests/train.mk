@@ -36,4 +36,5 @@ EXTRA_DIST += \
 	tests/e2e/real_parity.sh \
 	bench/peft_parity.py \
 	bench/speed_vs_peft.py \
+	bench/RESULTS.md \
 	# end
