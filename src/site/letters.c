@@ -25,17 +25,18 @@ void letters_put(struct site *s, size_t peer, const struct letter *letter)
 {
 	struct neighbour *n = s->neighbours[peer];
 	struct letter *last = n->inbox_count ? &n->inbox[n->inbox_count - 1] : NULL;
-	bool flood = n->inbox_count == INBOX_MAX;
+	size_t updates = 0;
 
 	/* Acknowledgements only grow: of two in a row the second says it all. */
 	if (letter->kind == WIRE_ACK && last && last->kind == WIRE_ACK) {
 		*last = *letter;
 		return;
 	}
-	/* An update is as large as the model; the next one may only come when the last is acknowledged. */
-	for (size_t i = 0; i < n->inbox_count && letter->kind == WIRE_UPDATE; i++)
-		flood |= n->inbox[i].kind == WIRE_UPDATE;
-	if (flood) {
+	/* An update is as large as the model. The next one comes when the last is acknowledged; but what is acknowledged may be the copy
+	 * that an earlier session brought, while the one of this session still waits here. */
+	for (size_t i = 0; i < n->inbox_count; i++)
+		updates += n->inbox[i].kind == WIRE_UPDATE;
+	if (n->inbox_count == INBOX_MAX || (letter->kind == WIRE_UPDATE && updates == UPDATES_MAX)) {
 		free(letter->bytes);
 		site_reject(s, (int)peer, "flood");
 		connection_end(n->current, false);

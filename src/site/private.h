@@ -6,6 +6,7 @@
 #include "site/site.h"
 
 #define INBOX_MAX 8
+#define UPDATES_MAX 2 /* of them */
 #define PING_MS 10000
 #define SILENCE_MS 45000
 #define BACKOFF_MIN_MS 250
