@@ -20,7 +20,7 @@ def ask(site, command):
 
 
 def number(value, form):
-    return "-" if value is None else format(value, form)
+    return format("-", ">" + form.split(".")[0]) if value is None else format(value, form)
 
 
 def table(states, seconds):
