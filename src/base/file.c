@@ -30,8 +30,8 @@ int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, stru
 		goto out;
 	}
 	if (st.st_size < 0 || (uint64_t)st.st_size > limit) {
-		rc = fault_set(f, SAKIORI_ELIMIT, "%s: %lld bytes, but at most %zu are read here", path, (long long)st.st_size,
-			limit);
+		rc = fault_set(f, SAKIORI_ELIMIT, "%s: %lld bytes, but at most %zu are read here", path,
+			(long long)st.st_size, limit);
 		goto out;
 	}
 	size_t want = (size_t)st.st_size, got = 0;
