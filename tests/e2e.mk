@@ -6,6 +6,7 @@ tests_e2e_unsealed_LDADD = $(NET_LIBS)
 E2E_TESTS += \
 	tests/e2e/one_site.sh \
 	tests/e2e/notify.py \
+	tests/e2e/reload.py \
 	tests/e2e/three_sites.py \
 	tests/e2e/killed.py \
 	tests/e2e/stopped.py \
@@ -18,6 +19,7 @@ endif
 EXTRA_DIST += \
 	tests/e2e/one_site.sh \
 	tests/e2e/notify.py \
+	tests/e2e/reload.py \
 	tests/e2e/one-site.conf \
 	tests/e2e/one-site.jsonl \
 	tests/e2e/cluster.py \

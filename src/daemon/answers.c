@@ -112,9 +112,13 @@ static void get_status(void *self, struct admin_status *out)
 	out->trouble = d->trouble;
 }
 
-static const char *address_of(const struct daemon *d, size_t i)
+/* By name: after a reload the site's order need not be the configuration's. */
+static const char *address_of(const struct daemon *d, const char *name)
 {
-	return i < d->config.peer_count && d->config.peers[i].url.count > 0 ? d->config.peers[i].url.items[0] : "";
+	for (size_t i = 0; i < d->config.peer_count; i++)
+		if (strcmp(d->config.peers[i].name, name) == 0 && d->config.peers[i].url.count > 0)
+			return d->config.peers[i].url.items[0];
+	return "";
 }
 
 static size_t get_peers(void *self, struct admin_peer *out, size_t max)
@@ -127,7 +131,7 @@ static size_t get_peers(void *self, struct admin_peer *out, size_t max)
 		if (d->site == NULL || d->stopping) {
 			out[i] = (struct admin_peer){.name = d->config.peers[i].name,
 				.state = "waiting",
-				.address = address_of(d, i),
+				.address = address_of(d, d->config.peers[i].name),
 				.rtt_seconds = NAN,
 				.last_seen = NAN};
 			continue;
@@ -139,7 +143,7 @@ static size_t get_peers(void *self, struct admin_peer *out, size_t max)
 			.state = site_peer_state_label(p->state),
 			.trouble = p->trouble[0] != '\0' ? p->trouble : p->warning,
 			.cure = p->cure,
-			.address = address_of(d, i),
+			.address = address_of(d, p->name),
 			.bytes_sent = p->bytes_sent,
 			.bytes_received = p->bytes_received,
 			.staleness = p->staleness,

@@ -270,8 +270,10 @@ static void on_rejected(void *self, int peer, const char *reason)
 	struct daemon *d = self;
 	bool connection = peer < 0 || is_about_session(reason);
 	metrics_add(d->metrics, connection ? METRIC_CONNECTIONS_REJECTED : METRIC_UPDATES_REJECTED, reason, NULL, 1);
-	log_info("rejected", "peer=%s reason=%s",
-		peer >= 0 && (size_t)peer < d->config.peer_count ? d->config.peers[peer].name : "stranger", reason);
+	struct site_peer_status who = {.name = "stranger"};
+	if (peer >= 0 && d->site != NULL)
+		site_peer_status(d->site, (size_t)peer, &who);
+	log_info("rejected", "peer=%s reason=%s", who.name, reason);
 }
 
 static void on_commit(void *self, double seconds)
