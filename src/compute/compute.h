@@ -242,7 +242,8 @@ struct device_ops {
 	void (*matmul_backward)(
 		struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
 
-	/* The `count` linears (at most 8) share the input x (N, cols): q,k,v together, gate,up together. */
+	/* The `count` linears (at most 8) share the input x (N, cols): q,k,v together, gate,up together. Base and adapter are
+	 * added before the base is rounded to bf16: an adapter of a thousandth of the base must still count. */
 	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
 		size_t count);
 	/* dx (N, cols) = (or +=) sum over the linears of dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and

@@ -89,6 +89,8 @@ void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct
 
 /* linear.c */
 void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
+/* As cpu_matmul, added to what y holds: in one rounding, so that what is far smaller than the product still counts. */
+void cpu_matmul_add(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
 void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
 void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
 

@@ -23,7 +23,8 @@ bool weight_may(struct device *d, const struct weight *w, enum weight_use use)
 	return !d->fault.code;
 }
 
-void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
+static void product(
+	struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y, uint32_t flags)
 {
 	if (!weight_may(d, w, WEIGHT_FORWARD))
 		return;
@@ -36,10 +37,20 @@ void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *
 		.c_row = w->rows,
 		.a_type = d->act,
 		.c_type = d->act,
-		.flags = bias ? GEMM_BIAS : 0,
+		.flags = flags | (bias ? GEMM_BIAS : 0),
 		.scale = 1};
 	const void *b = weight_operand(w, false, &s);
 	gemm_tokens(d, &s, x, b, bias, y);
+}
+
+void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
+{
+	product(d, n, x, w, bias, y, 0);
+}
+
+void cpu_matmul_add(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
+{
+	product(d, n, x, w, bias, y, GEMM_ACCUMULATE);
 }
 
 void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate)

@@ -86,8 +86,9 @@ static void forward_one(struct lora_call *c, const struct lora_linear *l)
 	struct device *d = c->d;
 	size_t out = l->weight->rows, r = l->rank;
 	void *y = gather(c, SCRATCH_TOKENS_Y, l->y, out, false);
-	cpu_matmul(d, c->n, c->x, l->weight, l->bias, y);
-	if (r && !d->fault.code) {
+	if (!r) {
+		cpu_matmul(d, c->n, c->x, l->weight, l->bias, y);
+	} else if (!d->fault.code) {
 		void *s = c->t->index || !l->s ? cpu_scratch(d, SCRATCH_TOKENS_S, c->n * r * d->act_size) : l->s;
 		const void *a = factor(d, SCRATCH_LORA_A, l->a, r * c->cols);
 		const void *b = factor(d, SCRATCH_LORA_B, l->b, out * r);
@@ -117,9 +118,11 @@ static void forward_one(struct lora_call *c, const struct lora_linear *l)
 			.a_type = d->act,
 			.b_type = d->act,
 			.c_type = d->act,
-			.flags = GEMM_ACCUMULATE,
 			.scale = l->scale};
 		gemm_tokens(d, &up, s, b, NULL, y);
+		/* The adapter's part first, the base's onto it: in bf16 an addition the other way round loses whatever is below
+		 * half a unit of the base's last place, which early in training is most of the adapter. */
+		cpu_matmul_add(d, c->n, c->x, l->weight, l->bias, y);
 		scatter(c, s, l->s, r);
 	}
 	scatter(c, y, l->y, out);
