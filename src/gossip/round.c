@@ -111,12 +111,16 @@ static bool any_edge(const struct round *r, bool (*which)(const struct round *r,
 	return false;
 }
 
+/* A lower neighbour that lacks our newest version came up after the last transaction, which therefore does not let us send it. */
+static bool unoffered(const struct round *r, const struct edge *e)
+{
+	return !e->removed && e->sent == e->acked && e->acked < r->durable.sequence &&
+	       e->offer != r->durable.sequence && edge_will_offer(e, r->durable.sequence);
+}
+
 static bool undurable(const struct round *r, const struct edge *e)
 {
-	bool unoffered = e->acked < r->durable.sequence && e->offer != r->durable.sequence &&
-			 edge_will_offer(e, r->durable.sequence);
-
-	return !e->removed && (e->have > e->have_durable || e->applied > e->applied_durable || unoffered);
+	return !e->removed && (e->have > e->have_durable || e->applied > e->applied_durable || unoffered(r, e));
 }
 
 /* ---- The round ---- */
@@ -229,6 +233,9 @@ static void step(struct round *r, uint64_t now)
 			stop_gathering(r, now);
 		if (r->gathered && !r->evaluating)
 			mix(r);
+		else if (!r->evaluating && any_edge(r, unoffered))
+			/* It may wait for exactly that version, as we wait for its next. */
+			commit(r, ROUND_COMMIT_IDLE);
 		break;
 	case ROUND_STATE_SETTLING:
 		if (!r->expired && any_edge(r, word_expected))
