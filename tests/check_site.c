@@ -101,6 +101,42 @@ START_TEST(no_fault_moves_the_sum_loses_a_round_or_makes_anybody_wait)
 }
 END_TEST
 
+static void count_waits(void *self, size_t site, const struct site_record *record)
+{
+	uint64_t *waits = self;
+
+	(void)site;
+	*waits += record->gather_seconds >= 4.9;
+}
+
+START_TEST(a_lost_connection_rarely_costs_a_deadline)
+{
+	uint64_t waits = 0, breaks = 0;
+
+	for (uint64_t seed = 1; seed <= 12; seed++) {
+		struct sim_settings set;
+		struct sim_result result;
+
+		sim_settings_default(&set);
+		set.seed = seed;
+		set.sites = 4;
+		set.topology = "full";
+		set.rounds = 60;
+		set.size = 64;
+		set.loss = 0.01;
+		set.deadline_min_ms = 5000;
+		set.self = &waits;
+		set.on_round = count_waits;
+		run(&set, &result);
+		ck_assert_str_eq(result.broken, "");
+		breaks += result.breaks;
+	}
+	/* Neighbours that wait for each other in a circle would cost several for each. */
+	ck_assert_uint_gt(breaks, 200);
+	ck_assert_uint_lt(waits, breaks / 20);
+}
+END_TEST
+
 START_TEST(the_same_seed_is_the_same_run)
 {
 	for (uint64_t seed = 190; seed < 200; seed++) {
@@ -145,6 +181,7 @@ int main(void)
 	tcase_set_timeout(tcase, 0);
 	tcase_add_test(tcase, sites_without_faults_reach_the_mean_of_their_targets);
 	tcase_add_test(tcase, no_fault_moves_the_sum_loses_a_round_or_makes_anybody_wait);
+	tcase_add_test(tcase, a_lost_connection_rarely_costs_a_deadline);
 	tcase_add_test(tcase, the_same_seed_is_the_same_run);
 	tcase_add_test(tcase, a_planted_mistake_is_caught);
 	suite_add_tcase(suite, tcase);

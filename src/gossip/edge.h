@@ -31,8 +31,10 @@ struct edge {
 
 	/* Higher end. */
 	uint64_t applied, applied_durable, told_applied;
-	uint64_t applied_a; /* version a of the last word applied in this process */
-	bool owed;          /* the neighbour has given a word that is not applied here */
+	uint64_t applied_a, applied_b; /* versions in the last word applied in this process: each is named once */
+	bool prompt;                   /* our newest version left as soon as it was durable */
+	bool tardy;                    /* we have waited for a word in vain, and none came since */
+	bool owed;                     /* the neighbour has given a word that is not applied here */
 	uint64_t held[ROUND_HELD_MAX];
 	uint32_t held_count;
 	uint64_t offer; /* the last transaction put this version on record: it may be sent */

@@ -95,12 +95,14 @@ static bool awaited(const struct round *r, const struct edge *e)
 	return !e->removed && e->presence != ROUND_DOWN && !e->finished && !e->behind && e->have <= e->seen;
 }
 
-/* A lower neighbour whose update of this round we mixed, and who has ours, will give its word for the pair; unless it
- * has gone on without us, which its next update shows. */
+/* A lower neighbour whose update of this round we mixed, and to whom ours left as soon as it was durable, waits for ours
+ * before it mixes and will give its word for the pair; unless it has gone on without us, which its next update shows. If ours
+ * left later, after a reconnection, it may have mixed without us, and who lets us wait in vain once is not waited for
+ * until its next word. */
 static bool word_expected(const struct round *r, const struct edge *e)
 {
 	return !e->removed && !e->lower && e->presence == ROUND_UP && e->fresh && e->have == e->seen &&
-	       e->applied_a < e->seen && e->sent == r->durable.sequence;
+	       e->applied_a < e->seen && e->applied_b < r->durable.sequence && e->prompt && !e->tardy;
 }
 
 static bool any_edge(const struct round *r, bool (*which)(const struct round *r, const struct edge *e))
@@ -238,8 +240,14 @@ static void step(struct round *r, uint64_t now)
 			commit(r, ROUND_COMMIT_IDLE);
 		break;
 	case ROUND_STATE_SETTLING:
-		if (!r->expired && any_edge(r, word_expected))
+		if (!r->expired && any_edge(r, word_expected)) {
+			if (any_edge(r, unoffered))
+				commit(r, ROUND_COMMIT_IDLE);
 			break;
+		}
+		for (size_t i = 0; i < r->edge_count; i++)
+			if (word_expected(r, &r->edges[i]))
+				r->edges[i].tardy = true;
 		r->gather_ms += now - r->settle_from;
 		if (evaluate(r, ROUND_EVALUATE_MIXED, now))
 			r->state = ROUND_STATE_EVALUATING;
@@ -375,6 +383,9 @@ void round_on_committed(struct round *r, uint64_t now)
 	r->task = TASK_NONE;
 	for (size_t i = 0; i < r->edge_count; i++) {
 		edge_push(&r->edges[i], r->durable.sequence, &r->actions);
+		if (r->commit == ROUND_COMMIT_TRAINED)
+			r->edges[i].prompt =
+				r->edges[i].presence == ROUND_UP && r->edges[i].sent == r->durable.sequence;
 		edge_tell(&r->edges[i], &r->actions);
 	}
 	if (r->commit == ROUND_COMMIT_TRAINED)
@@ -399,7 +410,8 @@ void round_on_applied(struct round *r, uint64_t now, bool ok)
 	} else {
 		e->applied = r->task_word.number;
 		e->applied_a = r->task_word.a;
-		e->owed = false;
+		e->applied_b = r->task_word.b;
+		e->owed = e->tardy = false;
 		edge_keep_held(e, r->task_word.b > e->acked ? r->task_word.b : e->acked);
 	}
 	r->task = TASK_NONE;
@@ -422,6 +434,7 @@ void round_on_up(struct round *r, size_t edge, const struct round_greeting *g, u
 
 	assert(!round_busy(r) && !e->removed);
 	e->presence = ROUND_UP;
+	e->prompt = false;
 	if (trouble) {
 		edge_hang_up(e, trouble, &r->actions);
 		advance(r, now);

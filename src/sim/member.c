@@ -313,7 +313,7 @@ void member_start(struct member *m)
 		.round = {.rounds = w->set.rounds,
 			.gamma = w->set.gamma,
 			.deadline_ms = w->set.deadline_ms,
-			.deadline_min_ms = 500,
+			.deadline_min_ms = w->set.deadline_min_ms,
 			.evaluate_every = 3},
 		.neighbours = neighbours};
 	struct fault f;

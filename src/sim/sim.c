@@ -25,7 +25,8 @@ void sim_settings_default(struct sim_settings *settings)
 		.gamma = 1,
 		.latency_ms = 20,
 		.bytes_per_second = 1250000,
-		.deadline_ms = 30000};
+		.deadline_ms = 30000,
+		.deadline_min_ms = 500};
 }
 
 bool world_chance(struct world *w, double p)

@@ -36,7 +36,7 @@ struct sim_settings {
 	double freeze;       /* that a site stands still for a while, or one direction of a connection does */
 	uint64_t latency_ms; /* one way; the real one is between half of it and one and a half times */
 	uint64_t bytes_per_second;
-	uint64_t deadline_ms;
+	uint64_t deadline_ms, deadline_min_ms;
 	enum sim_plant plant;
 	/* What a test wants different or wants to see; each may be NULL. */
 	void *self;
@@ -54,7 +54,7 @@ struct sim_settings {
 };
 #define SIM_SITES_MAX 64
 
-/* 3 sites in a ring, 20 rounds of 10 steps, 512 parameters, gamma 1, no faults, 20 ms, 1.25 MB/s, deadline 30 s. */
+/* 3 sites in a ring, 20 rounds of 10 steps, 512 parameters, gamma 1, no faults, 20 ms, 1.25 MB/s, deadline 0.5 to 30 s. */
 void sim_settings_default(struct sim_settings *settings);
 
 struct sim_result {
