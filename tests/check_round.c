@@ -236,6 +236,44 @@ START_TEST(impossible_greetings_are_told_apart_by_whose_past_is_missing)
 }
 END_TEST
 
+/* Held in memory only: the neighbour went back before its update was durable here. */
+START_TEST(a_neighbour_that_went_back_behind_what_is_not_yet_durable_here_is_noticed)
+{
+	static const struct round_settings settings = {
+		.rounds = 100, .gamma = 1, .deadline_ms = 1000, .deadline_min_ms = 100};
+	struct round_row row = {.round = 10, .sequence = 10};
+	struct round_edge_row stored = {.have = 8};
+	const struct round_greeting hello = {.sequence = 9, .have = 10, .degree = 1};
+	const struct round_greeting earlier = {.sequence = 8, .have = 10, .degree = 1};
+	const struct round_update update = {.kind = ROUND_DELTA, .sequence = 9, .base = 8, .round = 9, .degree = 1};
+	struct round *r = round_new(&settings, &row);
+	size_t edge = round_add_edge(r, true, &stored);
+	enum round_trouble trouble = ROUND_TROUBLE_NONE;
+	struct round_edge_status e;
+	struct round_action a;
+
+	round_edge_status(r, edge, &e);
+	ck_assert_uint_eq(e.peer_round, 8);
+	round_start(r, 0);
+	round_on_up(r, edge, &hello, 0);
+	ck_assert_int_eq(round_on_update(r, edge, &update, 1), ROUND_ACCEPTED);
+	while (round_next(r, &a))
+		if (a.kind == ROUND_APPLY_UPDATE)
+			round_on_applied(r, 2, true);
+	round_edge_status(r, edge, &e);
+	ck_assert_uint_eq(e.have, 9);
+	ck_assert_uint_eq(e.have_durable, 8);
+	ck_assert_uint_eq(e.peer_round, 9);
+	round_on_down(r, edge, 3);
+	round_on_up(r, edge, &earlier, 4);
+	while (round_next(r, &a))
+		if (a.kind == ROUND_HANG_UP)
+			trouble = a.trouble;
+	ck_assert_int_eq(trouble, ROUND_TROUBLE_PEER_ROLLED_BACK);
+	round_free(r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("round");
@@ -246,6 +284,7 @@ int main(void)
 	tcase_set_timeout(tcase, 0);
 	tcase_add_test(tcase, a_silent_neighbour_costs_one_deadline_and_then_nothing);
 	tcase_add_test(tcase, impossible_greetings_are_told_apart_by_whose_past_is_missing);
+	tcase_add_test(tcase, a_neighbour_that_went_back_behind_what_is_not_yet_durable_here_is_noticed);
 	tcase_add_test(tcase, sites_without_faults_count_every_edge_every_round);
 	tcase_add_test(tcase, no_fault_moves_the_sum_or_loses_a_round);
 	tcase_add_test(tcase, the_same_seed_is_the_same_run);

@@ -25,6 +25,7 @@ void edge_init(struct edge *e, size_t index, bool lower, const struct round_edge
 	if (!row)
 		return;
 	e->have = e->have_durable = row->have;
+	e->peer_round = row->have; /* one update a round */
 	e->seen = row->seen;
 	e->word = row->word;
 	e->acknowledged = row->acknowledged;
@@ -170,7 +171,8 @@ enum round_trouble edge_judge_greeting(const struct edge *e, const struct round_
 {
 	if (g->have > sequence)
 		return ROUND_TROUBLE_OWN_ROLLED_BACK;
-	if (g->sequence < e->have_durable)
+	/* What is only in memory here was durable there before it left. */
+	if (g->sequence < e->have)
 		return ROUND_TROUBLE_PEER_ROLLED_BACK;
 	if (e->lower) {
 		if (g->word_applied > e->word.number)
@@ -178,7 +180,7 @@ enum round_trouble edge_judge_greeting(const struct edge *e, const struct round_
 		if (g->word_applied < e->acknowledged || (g->word_applied < e->word.number && g->have > e->word.a))
 			return ROUND_TROUBLE_PEER_ROLLED_BACK;
 	} else {
-		if (g->word_sent < e->applied_durable)
+		if (g->word_sent < e->applied)
 			return ROUND_TROUBLE_PEER_ROLLED_BACK;
 		if (g->word_sent > e->applied + 1)
 			return ROUND_TROUBLE_OWN_ROLLED_BACK;

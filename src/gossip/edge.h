@@ -12,7 +12,7 @@ struct edge {
 	bool behind;
 	bool finished;
 	uint32_t degree;     /* the neighbour's; 0 before it said so */
-	uint64_t peer_round; /* of the newest update held */
+	uint64_t peer_round; /* in which it made the newest update held */
 
 	/* The neighbour's replica: here in memory, durable, at the last mixing, and as the neighbour knows. */
 	uint64_t have, have_durable, seen, told_have;

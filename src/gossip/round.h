@@ -173,7 +173,7 @@ struct round_edge_status {
 	uint64_t sent;          /* newest own version sent to it in this session */
 	struct round_word word; /* last given */
 	uint64_t word_acknowledged;
-	uint64_t peer_round; /* round of the newest update held */
+	uint64_t peer_round; /* in which it made the newest update held */
 	uint32_t degree;     /* the neighbour's */
 };
 
