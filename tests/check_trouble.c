@@ -17,6 +17,7 @@ struct story {
 	char reasons[600]; /* all that was refused */
 	uint64_t rounds[SIM_SITES_MAX];
 	uint64_t rounds_at_pause, rounds_at_resume;
+	uint64_t reload_at;
 	bool saw_fault, drained, forgot, warned;
 	uint8_t other[HASH_SIZE];
 	uint8_t other_secret[NETWORK_SECRET_SIZE];
@@ -353,6 +354,76 @@ START_TEST(a_peer_taken_out_at_both_ends_and_put_back_starts_afresh)
 }
 END_TEST
 
+/* ---- Reloads at any moment ---- */
+
+static void part_at(void *self, struct site *const *sites, uint64_t now)
+{
+	struct story *t = self;
+
+	if (now == t->reload_at)
+		set_list(t, sites[0], 0, 2);
+	if (now > t->reload_at && site_peer_count(sites[0]) != 1)
+		t->saw_fault = true;
+}
+
+START_TEST(a_peer_can_be_taken_out_while_its_handshake_is_under_way)
+{
+	for (uint64_t at = 100; at <= 2000; at += 100) {
+		struct story t;
+
+		story_begin(&t);
+		t.reload_at = at;
+		t.set.latency_ms = 400;
+		t.set.rounds = 4;
+		t.set.script = part_at;
+		t.set.apart = true;
+		story_run(&t);
+		ck_assert(!t.saw_fault);
+		ck_assert_ptr_nonnull(strstr(t.reasons, "unknown_key"));
+	}
+}
+END_TEST
+
+static void renew_and_add(void *self, struct site *const *sites, uint64_t now)
+{
+	struct story *t = self;
+	struct site_neighbour list[3];
+	struct identity *identities[3], *renewed;
+	uint8_t seed[32] = {1};
+
+	if (now == 300)
+		set_list(t, sites[0], 0, 2);
+	if (now != t->reload_at)
+		return;
+	memcpy(seed + 8, &t->set.seed, sizeof(t->set.seed));
+	ck_assert_int_eq(identity_from_seed(seed, 2, &renewed, NULL), 0);
+	ck_assert_uint_eq(list_without(t, list, identities, 0, 3), 2);
+	list[0].id = *identity_public(renewed);
+	ck_assert_int_eq(site_set_neighbours(sites[0], list, 2, NULL), 0);
+	identity_free(renewed);
+	t->forgot = site_peer_count(sites[0]) == 2;
+}
+
+START_TEST(one_reload_can_renew_a_key_and_add_a_peer_at_any_moment)
+{
+	unsigned at_once = 0;
+
+	for (uint64_t at = 1000; at <= 4000; at += 100) {
+		struct story t;
+
+		story_begin(&t);
+		t.reload_at = at;
+		t.set.latency_ms = 200;
+		t.set.script = renew_and_add;
+		t.set.apart = true;
+		story_run(&t);
+		ck_assert_ptr_nonnull(strstr(t.reasons, "certificate"));
+		at_once += t.forgot;
+	}
+	ck_assert_uint_gt(at_once, 10);
+}
+END_TEST
+
 static void bad_lists(void *self, struct site *const *sites, uint64_t now)
 {
 	struct story *t = self;
@@ -369,6 +440,11 @@ static void bad_lists(void *self, struct site *const *sites, uint64_t now)
 	list[1] = list[0];
 	list[1].name = "again";
 	ck_assert_int_eq(site_set_neighbours(sites[0], list, 2, &f), SAKIORI_EINVAL);
+	/* An id of one's own that claims somebody else's X25519 key. */
+	list_without(t, list, identities, 0, 3);
+	memcpy(list[1].id.x25519, list[0].id.x25519, IDENTITY_KEY_SIZE);
+	ck_assert_int_eq(site_set_neighbours(sites[0], list, 2, &f), SAKIORI_EINVAL);
+	ck_assert_ptr_nonnull(strstr(f.text, "site-1 and site-2 claim the same X25519 key"));
 	list[0].name = "no spaces";
 	ck_assert_int_eq(site_set_neighbours(sites[0], list, 1, &f), SAKIORI_EINVAL);
 	list_without(t, list, identities, 1, 2);
@@ -406,6 +482,8 @@ int main(void)
 	tcase_add_test(tcase, a_full_disk_is_said_and_waited_for_and_nothing_is_lost);
 	tcase_add_test(tcase, a_paused_site_stands_still_and_the_others_go_on_without_it);
 	tcase_add_test(tcase, a_peer_taken_out_at_both_ends_and_put_back_starts_afresh);
+	tcase_add_test(tcase, a_peer_can_be_taken_out_while_its_handshake_is_under_way);
+	tcase_add_test(tcase, one_reload_can_renew_a_key_and_add_a_peer_at_any_moment);
 	tcase_add_test(tcase, a_bad_list_of_peers_is_refused_and_changes_nothing);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

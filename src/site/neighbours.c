@@ -59,7 +59,8 @@ int neighbours_check(const struct site *s, const struct site_neighbour *list, si
 			return fault_set(f, SAKIORI_EINVAL,
 				"peer name \"%.70s\": expected 1 to %d of A-Z a-z 0-9 _ . -", list[i].name,
 				WIRE_NAME_MAX);
-		if (!identity_compare(&list[i].id, own))
+		if (!identity_compare(&list[i].id, own) ||
+			!memcmp(list[i].id.x25519, own->x25519, IDENTITY_KEY_SIZE))
 			return fault_set(f, SAKIORI_EINVAL,
 				"peer %s has this site's own key; take it out, or pin the peer's `sakiori id`",
 				list[i].name);
@@ -69,6 +70,12 @@ int neighbours_check(const struct site *s, const struct site_neighbour *list, si
 			if (!identity_compare(&list[i].id, &list[k].id))
 				return fault_set(f, SAKIORI_EINVAL, "peers %s and %s have the same key", list[k].name,
 					list[i].name);
+			/* The handshake knows a neighbour by its X25519 key, and an id may claim anybody's. */
+			if (!memcmp(list[i].id.x25519, list[k].id.x25519, IDENTITY_KEY_SIZE))
+				return fault_set(f, SAKIORI_EINVAL,
+					"peers %s and %s claim the same X25519 key, so one of them is not who it says; "
+					"ask both operators for their `sakiori id` again",
+					list[k].name, list[i].name);
 		}
 	}
 	return 0;
@@ -90,8 +97,17 @@ static void add(struct site *s, const struct site_neighbour *from)
 		round_add_edge(s->round, n->lower, NULL);
 }
 
-static void update(struct neighbour *n, const struct site_neighbour *from)
+/* Also those whose handshake is under way: they would come up as somebody who is not pinned any more. */
+static void end_connections(struct site *s, size_t index)
 {
+	for (struct site_connection *c = s->connections; c; c = c->next)
+		if (c->link && (c->peer == (int)index || (c->session && peer_session_peer(c->session) == (int)index)))
+			connection_end(c, false);
+}
+
+static void update(struct site *s, size_t index, const struct site_neighbour *from)
+{
+	struct neighbour *n = s->neighbours[index];
 	bool same_key =
 		!memcmp(n->id.x25519, from->id.x25519, IDENTITY_KEY_SIZE) && n->id.generation == from->id.generation;
 
@@ -99,10 +115,10 @@ static void update(struct neighbour *n, const struct site_neighbour *from)
 	n->id = from->id;
 	free(n->url);
 	n->url = from->url ? must_strdup(from->url) : NULL;
+	if (!same_key)
+		end_connections(s, index);
 	n->retry_at = 0;
 	n->backoff_ms = BACKOFF_MIN_MS;
-	if (!same_key && n->current)
-		connection_end(n->current, false);
 }
 
 static void remove_neighbour(struct site *s, size_t index)
@@ -113,6 +129,7 @@ static void remove_neighbour(struct site *s, size_t index)
 	log_info("peer_removed", "peer=%s", n->name);
 	if (n->current)
 		sessions_goodbye(n->current, WIRE_GOODBYE_REMOVED, "no longer configured here");
+	end_connections(s, index);
 	letters_clear(n);
 	if (s->round)
 		round_remove_edge(s->round, index, site_now(s));
@@ -120,22 +137,32 @@ static void remove_neighbour(struct site *s, size_t index)
 	n->replica = NULL;
 }
 
+/* Its index among the first `old`, or `old`. */
+static size_t find(const struct site *s, size_t old, const struct identity_public *id)
+{
+	size_t k = 0;
+
+	while (k < old && (s->neighbours[k]->removed || identity_compare(&s->neighbours[k]->id, id)))
+		k++;
+	return k;
+}
+
 void neighbours_apply(struct site *s, const struct site_neighbour *list, size_t count)
 {
 	size_t old = s->neighbour_count;
 	bool *kept = must_calloc(old + 1, sizeof(*kept));
 
-	for (size_t i = 0; i < count; i++) {
-		size_t k = 0;
-
-		while (k < old && (s->neighbours[k]->removed || identity_compare(&s->neighbours[k]->id, &list[i].id)))
-			k++;
-		if (k < old) {
-			kept[k] = true;
-			update(s->neighbours[k], &list[i]);
-		} else {
+	/* First what is new: a changed key ends a session, and then the round may begin a commit. */
+	for (size_t i = 0; i < count; i++)
+		if (find(s, old, &list[i].id) == old)
 			add(s, &list[i]);
-		}
+	for (size_t i = 0; i < count; i++) {
+		size_t k = find(s, old, &list[i].id);
+
+		if (k == old)
+			continue;
+		kept[k] = true;
+		update(s, k, &list[i]);
 	}
 	for (size_t k = 0; k < old; k++)
 		/* Removing one may begin a commit, which has to be over before the next. */
