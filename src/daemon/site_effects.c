@@ -259,9 +259,12 @@ static void on_changed(void *self)
 
 static bool is_about_session(const char *reason)
 {
-	if (strcmp(reason, "silent") == 0 || strcmp(reason, "duplicate_session") == 0)
-		return true;
-	return strcmp(reason, peer_failure_label(PEER_FAILURE_TIMEOUT)) == 0 ||
+	/* Before anything was parsed as a message. */
+	for (enum peer_failure failure = PEER_FAILURE_MALFORMED_FRAME; failure <= PEER_FAILURE_REPLAY; failure++)
+		if (strcmp(reason, peer_failure_label(failure)) == 0)
+			return true;
+	return strcmp(reason, "silent") == 0 || strcmp(reason, "unread") == 0 ||
+	       strcmp(reason, peer_failure_label(PEER_FAILURE_TIMEOUT)) == 0 ||
 	       strcmp(reason, peer_failure_label(PEER_FAILURE_EXPIRED)) == 0;
 }
 
@@ -270,10 +273,6 @@ static void on_rejected(void *self, int peer, const char *reason)
 	struct daemon *d = self;
 	bool connection = peer < 0 || is_about_session(reason);
 	metrics_add(d->metrics, connection ? METRIC_CONNECTIONS_REJECTED : METRIC_UPDATES_REJECTED, reason, NULL, 1);
-	struct site_peer_status who = {.name = "stranger"};
-	if (peer >= 0 && d->site != NULL)
-		site_peer_status(d->site, (size_t)peer, &who);
-	log_info("rejected", "peer=%s reason=%s", who.name, reason);
 }
 
 static void on_commit(void *self, double seconds)
