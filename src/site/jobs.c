@@ -3,6 +3,7 @@
  * a round: lend, (train), commit trained, updates applied, commit mixed, words applied. A transaction that fails leaves memory
  * ahead of the disk, so nothing may leave the site: the round stays busy and the transaction is tried again, not the vectors. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,8 +83,10 @@ static void job_go(struct site *s, struct lane_job *j, void (*run)(struct site_j
 void jobs_forget_connection(struct site *s, struct site_connection *c)
 {
 	for (struct lane_job *j = s->jobs; j; j = j->next)
-		if (j->connection == c)
+		if (j->connection == c) {
 			j->connection = NULL;
+			atomic_store(&j->forgotten, true);
+		}
 }
 
 /* ---- Load ---- */
@@ -463,6 +466,9 @@ static void run_snapshot(struct site_job *job)
 	const float *own = s->self;
 	float *older = NULL;
 
+	/* Who reconnects in haste must not keep the lane busy with snapshots for nobody. */
+	if (atomic_load(&j->forgotten))
+		return;
 	if (j->version != s->self_version) {
 		own = older = must_alloc(n * sizeof(*older));
 		j->error = s->store.load_own(s->store.self, j->version, older, n, &j->fault);

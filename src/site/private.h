@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of a site, shared by the files of src/site and nobody else. Loop thread only, but for what is marked "lane". */
 #pragma once
+#include <stdatomic.h>
+
 #include "base/log.h"
 #include "gossip/round.h"
 #include "site/site.h"
 
 #define INBOX_MAX 8
 #define UPDATES_MAX 2 /* of them */
+#define OUTGOING_MAX 8
 #define PING_MS 10000
 #define SILENCE_MS 45000
 #define BACKOFF_MIN_MS 250
@@ -127,6 +130,7 @@ struct lane_job {
 	uint64_t version;
 	struct payload *snapshot;
 	struct site_connection *connection; /* loop: who wants it; NULL when it is gone */
+	atomic_bool forgotten;              /* it is gone: nothing to do */
 };
 
 /* What a commit needs of an edge. */

@@ -124,8 +124,17 @@ static void send_now(struct site_connection *c, const struct wire_message *messa
 
 static void pump(struct site_connection *c)
 {
-	if (c->session && c->link)
-		peer_session_pump(c->session, c->site->io.bulk_room(c->site->io.self, c->link));
+	bool inside = c->inside;
+
+	if (!c->session || !c->link)
+		return;
+	c->inside = true;
+	peer_session_pump(c->session, c->site->io.bulk_room(c->site->io.self, c->link));
+	c->inside = inside;
+	if (!c->link && !inside) {
+		peer_session_free(c->session);
+		c->session = NULL;
+	}
 }
 
 /* Takes the payload's reference. */
@@ -174,7 +183,15 @@ void sessions_send(struct site_connection *c, const struct wire_message *message
 	/* Of two acknowledgements in a row the second says it all. */
 	if (message->kind == WIRE_ACK && c->queue[c->queue_count - 1].message.kind == WIRE_ACK)
 		c->queue_count--;
-	c->queue = must_realloc(c->queue, (c->queue_count + 1) * sizeof(*c->queue));
+	/* Stop-and-wait keeps the queue of an honest neighbour short. Who acknowledges what it does not read does not fill ours. */
+	if (c->queue_count == OUTGOING_MAX) {
+		payload_drop(take_payload);
+		site_reject(c->site, c->peer, "unread");
+		connection_end(c, false);
+		return;
+	}
+	if (!c->queue)
+		c->queue = must_calloc(OUTGOING_MAX, sizeof(*c->queue));
 	c->queue[c->queue_count++] = (struct outgoing){*message, take_payload};
 	drain(c);
 }
@@ -440,7 +457,8 @@ void site_on_frame(struct site *s, struct site_connection *c, const uint8_t *fra
 		peer_session_free(c->session);
 		c->session = NULL;
 	} else if (rc) {
-		if (c->peer < 0)
+		/* A first message can be recorded and sent again by anybody; only a certificate was sealed by its sender. */
+		if (failure == PEER_FAILURE_CERTIFICATE)
 			c->peer = peer_session_peer(c->session);
 		explain(c, failure);
 		refuse(c, peer_failure_label(failure));
