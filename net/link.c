@@ -9,90 +9,17 @@
  * RETRY_MS. */
 #include "net/link.h"
 
-#include <nng/nng.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
 
 #include "base/bytes.h"
-#include "net/address.h"
+#include "net/link_private.h"
 
 #define RETRY_MS 50
 #define GATHER_MAX 8 /* buffers of one send; NNG's limit */
 /* Read ahead for a known peer: a few whole frames a wake-up. */
 #define READ_AHEAD (4 * (LINK_PREFIX_SIZE + LINK_FRAME_MAX))
-
-/* One NNG operation; all but `next` belong to the loop thread while it is not outstanding. */
-struct operation {
-	struct link *link;
-	nng_aio *aio;
-	void (*on_done)(void *subject);
-	void *subject;
-	bool outstanding;       /* loop thread: started, and its end not seen */
-	struct operation *next; /* in link->finished, under its mutex */
-};
-
-struct outgoing {
-	struct outgoing *next;
-	size_t size; /* with the prefix */
-	uint8_t data[];
-};
-
-struct link_connection {
-	struct link *link;
-	struct link_connection *next, *previous;
-	nng_stream *stream;
-	struct operation receive, send;
-	int tag;
-	bool accepted, authenticated, closing, close_when_sent;
-	enum link_end end;
-	uint64_t close_at;  /* loop time, for close_when_sent */
-	uint8_t source[17]; /* address family and IP address of an accepted one; all zero for ipc */
-	char remote[LINK_REMOTE_SIZE];
-	void *data;
-	uint8_t *in; /* bytes received and not yet taken as frames */
-	size_t in_capacity, in_size;
-	struct outgoing *first, **last;
-	size_t first_sent; /* bytes of `first` that the kernel has */
-	size_t queued;
-};
-
-struct listener {
-	struct link *link;
-	struct listener *next;
-	nng_stream_listener *listener;
-	struct operation accept;
-	bool closing;
-};
-
-struct dial {
-	struct link *link;
-	struct dial *next;
-	nng_stream_dialer *dialer;
-	struct operation operation;
-	int tag;
-	char *url;
-};
-
-struct link {
-	uv_loop_t *loop;
-	uv_async_t wake;
-	uv_timer_t timer; /* accepts to try again, closes that wait */
-	unsigned handles; /* of those two, not yet closed */
-	struct link_events events;
-	void *owner;
-	struct link_limits limits;
-	struct link_statistics statistics;
-	struct link_connection *connections;
-	struct listener *listeners;
-	struct dial *dials;
-	unsigned accepted, unauthenticated;
-	bool freeing;
-	void (*done)(void *owner);
-	uv_mutex_t mutex;
-	struct operation *finished, **finished_last;
-};
 
 /* ---- the crossing ---- */
 
@@ -128,7 +55,7 @@ static void on_wake(uv_async_t *handle)
 	maybe_freed(link);
 }
 
-static int operation_init(struct operation *op, struct link *link, void (*on_done)(void *), void *subject)
+int link_operation_init(struct operation *op, struct link *link, void (*on_done)(void *), void *subject)
 {
 	op->link = link;
 	op->on_done = on_done;
@@ -136,8 +63,7 @@ static int operation_init(struct operation *op, struct link *link, void (*on_don
 	return nng_aio_alloc(&op->aio, operation_finished, op);
 }
 
-/* Only when not outstanding. Waits for the callback's last instructions at most. */
-static void operation_fini(struct operation *op)
+void link_operation_fini(struct operation *op)
 {
 	nng_aio_free(op->aio);
 	op->aio = NULL;
@@ -161,8 +87,8 @@ static void connection_finish(struct link_connection *c)
 		link->accepted--;
 		link->unauthenticated -= !c->authenticated;
 	}
-	operation_fini(&c->receive);
-	operation_fini(&c->send);
+	link_operation_fini(&c->receive);
+	link_operation_fini(&c->send);
 	nng_stream_free(c->stream);
 	while (c->first != NULL) {
 		struct outgoing *next = c->first->next;
@@ -320,15 +246,15 @@ static void name_remote(struct link_connection *c)
 	}
 }
 
-/* Takes the stream. NULL when there is no memory for its operations. */
-static struct link_connection *connection_new(struct link *link, nng_stream *stream, int tag)
+struct link_connection *link_connection_new(struct link *link, nng_stream *stream, int tag)
 {
 	struct link_connection *c = must_calloc(1, sizeof *c);
 	c->link = link;
 	c->stream = stream;
 	c->tag = tag;
 	c->last = &c->first;
-	if (operation_init(&c->receive, link, on_received, c) != 0 || operation_init(&c->send, link, on_sent, c) != 0) {
+	if (link_operation_init(&c->receive, link, on_received, c) != 0 ||
+		link_operation_init(&c->send, link, on_sent, c) != 0) {
 		nng_aio_free(c->receive.aio);
 		nng_stream_free(stream);
 		free(c);
@@ -338,7 +264,7 @@ static struct link_connection *connection_new(struct link *link, nng_stream *str
 	return c;
 }
 
-static void connection_open(struct link_connection *c)
+void link_connection_open(struct link_connection *c)
 {
 	struct link *link = c->link;
 	c->next = link->connections;
@@ -400,8 +326,6 @@ void link_close(struct link_connection *c)
 	connection_end(c, LINK_END_CLOSED);
 }
 
-static void start_timer(struct link *link);
-
 void link_close_after_send(struct link_connection *c, unsigned timeout_ms)
 {
 	if (c->first == NULL) {
@@ -409,7 +333,7 @@ void link_close_after_send(struct link_connection *c, unsigned timeout_ms)
 	} else if (!c->close_when_sent) {
 		c->close_when_sent = true;
 		c->close_at = uv_now(c->link->loop) + timeout_ms;
-		start_timer(c->link);
+		link_start_timer(c->link);
 	}
 }
 
@@ -442,209 +366,6 @@ const char *link_end_label(enum link_end end)
 	return end >= LINK_END_CLOSED && end <= LINK_END_OVERSIZE ? labels[end] : "unknown";
 }
 
-/* ---- listening ---- */
-
-static void accept_start(struct listener *l)
-{
-	l->accept.outstanding = true;
-	nng_stream_listener_accept(l->listener, l->accept.aio);
-}
-
-/* False, counted, when a stranger more would be over a limit. */
-static bool may_accept(struct link *link, const struct link_connection *c)
-{
-	static const uint8_t no_address[sizeof c->source];
-	if (link->unauthenticated >= link->limits.unauthenticated_total ||
-		link->accepted >= link->limits.connections_total) {
-		link->statistics.refused_total++;
-		return false;
-	}
-	if (memcmp(c->source, no_address, sizeof no_address) == 0)
-		return true;
-	unsigned same = 0;
-	for (const struct link_connection *o = link->connections; o != NULL; o = o->next)
-		same += o->accepted && !o->authenticated && memcmp(o->source, c->source, sizeof c->source) == 0;
-	link->statistics.refused_source += same >= link->limits.unauthenticated_per_source;
-	return same < link->limits.unauthenticated_per_source;
-}
-
-static void accept_stream(struct link *link, nng_stream *stream)
-{
-	struct link_connection *c = connection_new(link, stream, -1);
-	if (c == NULL) {
-		link->statistics.accept_errors++;
-		return;
-	}
-	if (link->freeing || !may_accept(link, c)) {
-		operation_fini(&c->receive);
-		operation_fini(&c->send);
-		nng_stream_close(stream);
-		nng_stream_free(stream);
-		free(c);
-		return;
-	}
-	c->accepted = true;
-	link->accepted++;
-	link->unauthenticated++;
-	link->statistics.accepted++;
-	connection_open(c);
-}
-
-static void listener_finish(struct listener *l)
-{
-	if (!l->closing || l->accept.outstanding)
-		return;
-	for (struct listener **at = &l->link->listeners; *at != NULL; at = &(*at)->next)
-		if (*at == l) {
-			*at = l->next;
-			break;
-		}
-	operation_fini(&l->accept);
-	nng_stream_listener_free(l->listener);
-	free(l);
-}
-
-static void on_accepted(void *subject)
-{
-	struct listener *l = subject;
-	struct link *link = l->link;
-	int rc = nng_aio_result(l->accept.aio);
-	nng_stream *stream = rc == 0 ? nng_aio_get_output(l->accept.aio, 0) : NULL;
-	if (l->closing) {
-		listener_finish(l);
-	} else if (rc == 0) {
-		accept_start(l);
-	} else {
-		link->statistics.accept_errors++; /* out of files or memory: the timer tries again */
-		start_timer(link);
-	}
-	if (stream != NULL)
-		accept_stream(link, stream); /* last: its on_opened may free the link, and with it an idle listener */
-}
-
-static int listen_fault(const char *url, int rc, struct fault *f)
-{
-	switch (rc) {
-	case NNG_EADDRINUSE:
-		return fault_set(f, SAKIORI_EBUSY,
-			"cannot listen on %s: the address is in use; stop the process that has it (`ss -ltnpx` shows "
-			"it) or configure another",
-			url);
-	case NNG_EADDRINVAL:
-		return fault_set(f, SAKIORI_EINVAL,
-			"cannot listen on %s: no such address on this machine; use one that `ip address` lists, or "
-			"0.0.0.0 for all",
-			url);
-	case NNG_EPERM:
-		return fault_set(f, SAKIORI_EDENIED,
-			"cannot listen on %s: permission denied; use a port from 1024 on, or a directory this user may "
-			"write",
-			url);
-	case NNG_ENOENT:
-		return fault_set(f, SAKIORI_ENOTFOUND,
-			"cannot listen on %s: its directory does not exist; create it first", url);
-	default:
-		return fault_set(f, SAKIORI_EIO, "cannot listen on %s: %s", url, nng_strerror(rc));
-	}
-}
-
-int link_listen(struct link *link, const char *url, uint16_t *port, struct fault *f)
-{
-	int rc = address_check(url, f);
-	if (rc != 0)
-		return rc;
-	struct listener *l = must_calloc(1, sizeof *l);
-	l->link = link;
-	int bound = 0;
-	rc = nng_stream_listener_alloc(&l->listener, url);
-	if (rc == 0) {
-		/* not supported by ipc, and not needed there */
-		nng_stream_listener_set_bool(l->listener, NNG_OPT_TCP_NODELAY, true);
-		nng_stream_listener_set_bool(l->listener, NNG_OPT_TCP_KEEPALIVE, true);
-		rc = operation_init(&l->accept, link, on_accepted, l);
-	}
-	if (rc == 0)
-		rc = nng_stream_listener_listen(l->listener);
-	if (rc != 0) {
-		nng_aio_free(l->accept.aio);
-		if (l->listener != NULL)
-			nng_stream_listener_free(l->listener);
-		free(l);
-		return listen_fault(url, rc, f);
-	}
-	if (nng_stream_listener_get_int(l->listener, NNG_OPT_TCP_BOUND_PORT, &bound) != 0)
-		bound = 0;
-	if (port != NULL)
-		*port = (uint16_t)bound;
-	l->next = link->listeners;
-	link->listeners = l;
-	accept_start(l);
-	return 0;
-}
-
-/* ---- dialling ---- */
-
-static void on_dialled(void *subject)
-{
-	struct dial *d = subject;
-	struct link *link = d->link;
-	int rc = nng_aio_result(d->operation.aio);
-	nng_stream *stream = rc == 0 ? nng_aio_get_output(d->operation.aio, 0) : NULL;
-	for (struct dial **at = &link->dials; *at != NULL; at = &(*at)->next)
-		if (*at == d) {
-			*at = d->next;
-			break;
-		}
-	struct link_connection *c = NULL;
-	if (stream != NULL && link->freeing) {
-		nng_stream_free(stream);
-		rc = NNG_ECLOSED;
-	} else if (stream != NULL) {
-		c = connection_new(link, stream, d->tag);
-	}
-	if (c != NULL) {
-		connection_open(c);
-	} else {
-		char why[400];
-		snprintf(why, sizeof why, "cannot connect to %s: %s", d->url, nng_strerror(rc != 0 ? rc : NNG_ENOMEM));
-		link->events.on_dial_failed(link->owner, d->tag, why);
-	}
-	operation_fini(&d->operation);
-	nng_stream_dialer_free(d->dialer);
-	free(d->url);
-	free(d);
-}
-
-int link_dial(struct link *link, const char *url, int tag, struct fault *f)
-{
-	int rc = address_check(url, f);
-	if (rc != 0)
-		return rc;
-	struct dial *d = must_calloc(1, sizeof *d);
-	d->link = link;
-	d->tag = tag;
-	rc = nng_stream_dialer_alloc(&d->dialer, url);
-	if (rc == 0)
-		rc = operation_init(&d->operation, link, on_dialled, d);
-	if (rc != 0) {
-		if (d->dialer != NULL)
-			nng_stream_dialer_free(d->dialer);
-		free(d);
-		return fault_set(f, rc == NNG_EADDRINVAL ? SAKIORI_EINVAL : SAKIORI_EIO, "cannot connect to %s: %s",
-			url, nng_strerror(rc));
-	}
-	/* not supported by ipc, and not needed there */
-	nng_stream_dialer_set_bool(d->dialer, NNG_OPT_TCP_NODELAY, true);
-	nng_stream_dialer_set_bool(d->dialer, NNG_OPT_TCP_KEEPALIVE, true);
-	d->url = must_strdup(url);
-	d->next = link->dials;
-	link->dials = d;
-	nng_aio_set_timeout(d->operation.aio, (nng_duration)link->limits.dial_timeout_ms);
-	d->operation.outstanding = true;
-	nng_stream_dialer_dial(d->dialer, d->operation.aio);
-	return 0;
-}
-
 /* ---- life of a link ---- */
 
 static void on_timer(uv_timer_t *timer)
@@ -653,7 +374,7 @@ static void on_timer(uv_timer_t *timer)
 	bool again = false;
 	for (struct listener *l = link->listeners; l != NULL; l = l->next)
 		if (!l->closing && !l->accept.outstanding)
-			accept_start(l);
+			link_accept_start(l);
 	for (struct link_connection *c = link->connections; c != NULL; c = c->next) {
 		if (!c->close_when_sent || c->closing)
 			continue;
@@ -666,7 +387,7 @@ static void on_timer(uv_timer_t *timer)
 		uv_timer_stop(timer);
 }
 
-static void start_timer(struct link *link)
+void link_start_timer(struct link *link)
 {
 	if (!link->freeing && !uv_is_active((uv_handle_t *)&link->timer))
 		uv_timer_start(&link->timer, on_timer, RETRY_MS, RETRY_MS);
@@ -742,7 +463,7 @@ void link_free(struct link *link, void (*done)(void *owner))
 		next = l->next;
 		l->closing = true;
 		nng_stream_listener_close(l->listener);
-		listener_finish(l);
+		link_listener_finish(l);
 	}
 	for (struct dial *d = link->dials; d != NULL; d = d->next)
 		nng_stream_dialer_close(d->dialer);

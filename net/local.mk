@@ -6,7 +6,7 @@ libnet_a_SOURCES = \
 	%D%/wire.h %D%/wire.c \
 	%D%/peer.h %D%/peer.c \
 	%D%/address.h %D%/address.c \
-	%D%/link.h %D%/link.c \
+	%D%/link.h %D%/link_private.h %D%/link.c %D%/link_open.c \
 	# end
 nodist_libnet_a_SOURCES = $(proto_generated)
 libnet_a_CPPFLAGS = $(AM_CPPFLAGS) $(SODIUM_CFLAGS) $(PROTOBUF_C_CFLAGS) $(UV_CFLAGS)

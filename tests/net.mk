@@ -19,8 +19,8 @@ tests_check_wire_CPPFLAGS = $(NET_TEST_CPPFLAGS)
 tests_check_wire_LDADD = $(NET_TEST_LIBS)
 
 check_PROGRAMS += tests/check_peer
-tests_check_peer_SOURCES = tests/check_peer.c
-tests_check_peer_CPPFLAGS = $(NET_TEST_CPPFLAGS)
+tests_check_peer_SOURCES = tests/check_peer.c tests/check_peer_up.c tests/lib/two_sites.c tests/lib/two_sites.h
+tests_check_peer_CPPFLAGS = $(NET_TEST_CPPFLAGS) -I$(top_srcdir)/tests
 tests_check_peer_LDADD = $(NET_TEST_LIBS)
 
 check_PROGRAMS += tests/check_link
