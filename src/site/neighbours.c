@@ -59,8 +59,7 @@ int neighbours_check(const struct site *s, const struct site_neighbour *list, si
 			return fault_set(f, SAKIORI_EINVAL,
 				"peer name \"%.70s\": expected 1 to %d of A-Z a-z 0-9 _ . -", list[i].name,
 				WIRE_NAME_MAX);
-		if (!identity_compare(&list[i].id, own) ||
-			!memcmp(list[i].id.x25519, own->x25519, IDENTITY_KEY_SIZE))
+		if (!identity_compare(&list[i].id, own) || !memcmp(list[i].id.x25519, own->x25519, IDENTITY_KEY_SIZE))
 			return fault_set(f, SAKIORI_EINVAL,
 				"peer %s has this site's own key; take it out, or pin the peer's `sakiori id`",
 				list[i].name);

@@ -194,7 +194,7 @@ struct site_observer {
 #define SITE_REJECTIONS                                                                                                \
 	{                                                                                                              \
 		"incompatible_run", "incompatible_base", "incompatible_adapter", "incompatible_initial",               \
-			"protocol_version", "wrong_size", "order", "flood", "unread", "silent", NULL        \
+			"protocol_version", "wrong_size", "order", "flood", "unread", "silent", NULL                   \
 	}
 
 /* ---- Life ---- */
