@@ -575,6 +575,11 @@ bool peer_session_is_sending(const struct peer_session *s)
 	return s->cutting != NULL;
 }
 
+bool peer_session_is_receiving(const struct peer_session *s)
+{
+	return s->joining != NULL;
+}
+
 int peer_session_peer(const struct peer_session *s)
 {
 	return s->peer;

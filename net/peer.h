@@ -138,6 +138,8 @@ bool peer_session_is_up(const struct peer_session *s);
 bool peer_session_is_initiator(const struct peer_session *s);
 /* True while an update given to peer_session_send_update is not fully handed to send_frame. */
 bool peer_session_is_sending(const struct peer_session *s);
+/* True while an update's chunks are arriving. */
+bool peer_session_is_receiving(const struct peer_session *s);
 /* The owner's index of the peer; -1 while a responder does not know it. */
 int peer_session_peer(const struct peer_session *s);
 enum peer_failure peer_session_failure(const struct peer_session *s);

@@ -222,6 +222,24 @@ START_TEST(keys_are_renewed_without_anybody_waiting_or_losing_a_round)
 }
 END_TEST
 
+START_TEST(keys_are_not_renewed_in_the_middle_of_an_update)
+{
+	struct story t;
+
+	story_begin(&t);
+	t.set.configure = young_keys;
+	t.set.rounds = 4;
+	/* One update takes 25 seconds. */
+	t.set.size = 50000;
+	t.set.bytes_per_second = 2000;
+	t.set.deadline_ms = t.set.deadline_min_ms = 120000;
+	story_run(&t);
+	ck_assert_uint_eq(t.result.breaks, 0);
+	ck_assert_uint_ge(t.result.words, 2 * 3 * 3);
+	ck_assert_double_lt(t.result.worst_wait_ms, 60000);
+}
+END_TEST
+
 /* ---- The own disk ---- */
 
 static bool full_for_a_while(void *self, size_t site, uint64_t now)
@@ -479,6 +497,7 @@ int main(void)
 	tcase_add_test(tcase, a_wrong_clock_is_only_a_warning);
 	tcase_add_test(tcase, a_neighbour_whose_disk_went_back_in_time_stays_out_and_is_named);
 	tcase_add_test(tcase, keys_are_renewed_without_anybody_waiting_or_losing_a_round);
+	tcase_add_test(tcase, keys_are_not_renewed_in_the_middle_of_an_update);
 	tcase_add_test(tcase, a_full_disk_is_said_and_waited_for_and_nothing_is_lost);
 	tcase_add_test(tcase, a_paused_site_stands_still_and_the_others_go_on_without_it);
 	tcase_add_test(tcase, a_peer_taken_out_at_both_ends_and_put_back_starts_afresh);

@@ -525,13 +525,23 @@ void sessions_dial(struct site *s, uint64_t now)
 	}
 }
 
+/* An update is on its way: a new session would make it start over, and on a slow link it would never end. */
+static bool is_transferring(const struct site_connection *c)
+{
+	struct round_edge_status e;
+
+	round_edge_status(c->site->round, (size_t)c->peer, &e);
+	return peer_session_is_receiving(c->session) || e.sent > e.acknowledged;
+}
+
 static void ping(struct site_connection *c, uint64_t now)
 {
 	struct wire_message message = {.kind = WIRE_PING, .ping = {now, c->site->io.unix_ms(c->site->io.self)}};
 
 	c->ping_at = now + PING_MS;
 	send_now(c, &message);
-	if (c->session && c->dialled && !c->redialled && peer_session_wants_rehandshake(c->session, now)) {
+	if (c->session && c->dialled && !c->redialled && peer_session_wants_rehandshake(c->session, now) &&
+		!is_transferring(c)) {
 		c->redialled = true;
 		neighbour_at(c)->retry_at = now;
 	}
