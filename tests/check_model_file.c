@@ -12,7 +12,7 @@
 #include "tests/lib/gguf_build.h"
 
 /* From tests/golden/make_fingerprint.py, which knows only the Hugging Face weights. */
-#define TINY_FINGERPRINT "0460527b876dbd326d45b9f00288a1b9800a0cfdc2146cb4abf2b55c0a7f52cb"
+#define TINY_FINGERPRINT "c5fbc2b9b68d901086bf2952da3fd50a03a0e7eba5be2997b659262dc99a39b1"
 
 static char path[] = "/tmp/check_model_file.XXXXXX";
 static const char *tiny;
@@ -25,6 +25,7 @@ struct options {
 	uint32_t rope_dimension; /* 0: no key */
 	const char *scaling;     /* NULL: no key */
 	float scaling_factor;    /* 0: no key */
+	float rope_base;         /* 0: no key */
 	uint32_t experts;        /* 0: no key */
 	const char *without;     /* leaves this tensor out */
 	const char *extra;       /* adds this tensor */
@@ -84,6 +85,8 @@ static uint64_t write_keys(struct writer *w, const struct options *o)
 		build_key_text(w, "llama.rope.scaling.type", o->scaling), keys++;
 	if (o->scaling_factor != 0)
 		build_key_f32(w, "llama.rope.scaling.factor", o->scaling_factor), keys++;
+	if (o->rope_base != 0)
+		build_key_f32(w, "llama.rope.freq_base", o->rope_base), keys++;
 	if (o->experts != 0)
 		build_key_u32(w, "llama.expert_count", o->experts), keys++;
 	return keys;
@@ -234,6 +237,26 @@ START_TEST(the_fingerprint_does_not_depend_on_the_container)
 	build_model(o);
 	fingerprint(path, 1000, other);
 	ck_assert_str_eq(one, other);
+}
+END_TEST
+
+START_TEST(the_same_tensors_with_other_scalars_are_another_base)
+{
+	struct options models[5] = {VALID, VALID, VALID, VALID, VALID};
+	char hex[5][HASH_HEX_SIZE];
+	models[1].rope_base = 10000; /* what a file without the key means: the same base */
+	models[2].rope_base = 10001;
+	models[3].epsilon = 1e-6f;
+	models[4].heads = 4; /* of 2 features each; the key rows are the same 4 */
+	models[4].kv_heads = 2;
+	for (int i = 0; i < 5; i++) {
+		build_model(models[i]);
+		fingerprint(path, 1000, hex[i]);
+	}
+	ck_assert_str_eq(hex[0], hex[1]);
+	for (int i = 2; i < 5; i++)
+		for (int k = 1; k < i; k++)
+			ck_assert_str_ne(hex[i], hex[k]);
 }
 END_TEST
 
@@ -499,6 +522,7 @@ int main(void)
 	tcase_add_test(t, the_fingerprint_is_that_of_the_hugging_face_weights);
 	tcase_add_test(t, permuted_rows_come_back_in_hugging_face_order);
 	tcase_add_test(t, the_fingerprint_does_not_depend_on_the_container);
+	tcase_add_test(t, the_same_tensors_with_other_scalars_are_another_base);
 	tcase_add_test(t, one_flipped_byte_changes_the_fingerprint);
 	tcase_add_test(t, there_is_no_fingerprint_before_every_tensor_was_read_whole);
 	tcase_add_test(t, rows_out_of_order_or_outside_are_refused);

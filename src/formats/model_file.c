@@ -342,9 +342,31 @@ int model_file_read(
 	return rc;
 }
 
+static void hash_f32(struct hash *h, float v)
+{
+	uint32_t bits;
+	memcpy(&bits, &v, sizeof bits);
+	hash_u64(h, bits);
+}
+
+/* What the tensors' bytes do not say, but every logit depends on. The architecture stands for its activation. */
+static void scalars_leaf(const struct model_shape *s, uint8_t out[static HASH_SIZE])
+{
+	struct hash h;
+	hash_init(&h, "sakiori-scalars");
+	hash_text(&h, s->architecture);
+	hash_u64(&h, s->heads);
+	hash_u64(&h, s->kv_heads);
+	hash_u64(&h, s->head_size);
+	hash_f32(&h, s->norm_epsilon);
+	hash_f32(&h, s->rope_theta);
+	hash_final(&h, out);
+}
+
 int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_SIZE], struct fault *f)
 {
 	struct hash root;
+	uint8_t scalars[HASH_SIZE];
 	hash_init(&root, "sakiori-base");
 	hash_u64(&root, mf->count);
 	for (size_t i = 0; i < mf->count; i++) {
@@ -355,6 +377,8 @@ int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_
 				e->name);
 		hash_update(&root, e->leaf, sizeof e->leaf);
 	}
+	scalars_leaf(&mf->shape, scalars);
+	hash_update(&root, scalars, sizeof scalars);
 	hash_final(&root, out);
 	return 0;
 }

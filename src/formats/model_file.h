@@ -66,7 +66,8 @@ int model_file_read(struct model_file *mf, const struct model_tensor *t, size_t 
 int model_file_read_stored(
 	struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, void *out, struct fault *f);
 
-/* The base fingerprint: a hash over one leaf a tensor, in name order; a leaf covers name, stored type, shape and the
- * stored bytes in row order (FORMATS.md). Succeeds only when every tensor was read whole and no pass is open; otherwise
+/* The base fingerprint: a hash over one leaf a tensor, in name order, and one of the scalars; a tensor's leaf covers
+ * name, stored type, shape and the stored bytes in row order, the scalars' the architecture, heads, norm epsilon and
+ * rope base (FORMATS.md). Succeeds only when every tensor was read whole and no pass is open; otherwise
  * SAKIORI_EINVAL names one. */
 int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_SIZE], struct fault *f);
