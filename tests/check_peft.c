@@ -232,10 +232,30 @@ START_TEST(something_that_is_no_adapter_is_never_replaced)
 	put("thesis.tex", "years of work");
 	ck_assert_int_eq(peft_write(folder, &a, &f), SAKIORI_EINVAL);
 	ck_assert_ptr_nonnull(strstr(f.text, "holds other files and no adapter_config.json"));
+	ck_assert_int_eq(peft_prepare(folder, &f), SAKIORI_EINVAL);
 	char path[128];
 	inside("thesis.tex", path);
 	ck_assert_int_eq(unlink(path), 0);
 	write_value(3); /* an empty folder may be */
+	ck_assert(read_value() == 3);
+}
+END_TEST
+
+START_TEST(a_place_is_asked_for_beforehand_without_leaving_anything_there)
+{
+	char deep[96], above[64];
+	snprintf(above, sizeof above, "%s/hours", home);
+	snprintf(deep, sizeof deep, "%s/adapter/", above);
+	struct fault f = {0};
+	ck_assert_msg(peft_prepare(deep, &f) == 0, "%s", f.text);
+	ck_assert_int_eq(rmdir(above), 0); /* it was made, and is empty */
+	ck_assert_int_eq(file_replace(above, "a file", 6, 0600, &f), 0);
+	ck_assert_int_ne(peft_prepare(deep, &f), 0);
+	ck_assert_ptr_nonnull(strstr(f.text, "hours"));
+	ck_assert_int_eq(peft_prepare(above, &f), SAKIORI_EINVAL);
+	ck_assert_int_eq(unlink(above), 0);
+	write_value(3);
+	ck_assert_msg(peft_prepare(folder, &f) == 0, "%s", f.text);
 	ck_assert(read_value() == 3);
 }
 END_TEST
@@ -424,6 +444,7 @@ int main(void)
 	tcase_add_test(t, files_and_folders_of_others_survive_the_replacement);
 	tcase_add_test(t, a_failed_write_leaves_the_old_adapter_alone);
 	tcase_add_test(t, something_that_is_no_adapter_is_never_replaced);
+	tcase_add_test(t, a_place_is_asked_for_beforehand_without_leaving_anything_there);
 	tcase_add_test(t, a_link_stays_a_link_and_missing_parents_are_made);
 	tcase_add_test(t, a_writer_killed_at_any_moment_leaves_a_whole_adapter);
 	tcase_add_test(t, features_that_would_be_applied_wrongly_are_refused_by_name);

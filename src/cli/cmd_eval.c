@@ -62,6 +62,8 @@ static int evaluate(const struct eval_options *o, struct eval_stats *stats, uint
 		}
 	}
 	if (!rc)
+		rc = engine_check(&c, f);
+	if (!rc)
 		rc = trainer_open(&c, &t, f);
 	if (!rc && o->adapter)
 		rc = trainer_load_peft(t, o->adapter, f);

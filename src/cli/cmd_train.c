@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sakiori train: fine-tunes an adapter on one site, without a daemon. */
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "base/bytes.h"
 #include "cli/cli.h"
 #include "cli/engine.h"
+#include "formats/peft.h"
 #include "train/resume.h"
 #include "train/trainer.h"
 
@@ -27,7 +29,7 @@ struct run {
 	char *checkpoint; /* path */
 	uint64_t tokens;
 	double seconds;
-	double last_loss;
+	double last_loss; /* NAN: no step yet */
 };
 
 static volatile sig_atomic_t stop_asked;
@@ -109,14 +111,14 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->shuffle = !o->no_shuffle;
 	c->deterministic = o->deterministic;
 	c->progress = engine_show_loading;
-	int rc = lora_targets_parse(o->targets, &c->targets, f);
+	int rc = engine_read_targets(o->targets, &c->targets, f);
 	if (!rc)
 		rc = engine_read_schedule(o->schedule, &c->schedule, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
 	if (!rc)
 		rc = engine_read_overlong(o->over_long, &c->overlong, f);
-	return rc;
+	return rc ? rc : engine_check(c, f);
 }
 
 static void show_start(const struct run *r)
@@ -214,14 +216,17 @@ static int finish(struct run *r, struct fault *f)
 	uint64_t steps = trainer_step_number(r->trainer);
 	double speed = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
 	if (r->options->json) {
-		cli_print_json(json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:s}", "event", "done", "steps",
-			(json_int_t)steps, "loss", r->last_loss, "tokens", (json_int_t)r->tokens, "seconds", r->seconds,
-			"tokens_per_second", speed, "adapter", r->options->out));
+		/* json_real gives NULL, here null, for a loss that there is not. */
+		cli_print_json(json_pack("{s:s, s:I, s:o?, s:I, s:f, s:f, s:s}", "event", "done", "steps",
+			(json_int_t)steps, "loss", json_real(r->last_loss), "tokens", (json_int_t)r->tokens, "seconds",
+			r->seconds, "tokens_per_second", speed, "adapter", r->options->out));
 		return 0;
 	}
 	cli_progress_end();
-	printf("%" PRIu64 " steps done, last loss %.4f, %.0f tokens/s; the adapter is in %s\n", steps, r->last_loss,
-		speed, r->options->out);
+	printf("%" PRIu64 " steps done", steps);
+	if (r->seconds > 0)
+		printf(", last loss %.4f, %.0f tokens/s", r->last_loss, speed);
+	printf("; the adapter is in %s\n", r->options->out);
 	return 0;
 }
 
@@ -252,7 +257,9 @@ static int prepare(struct run *r, const struct trainer_config *config, struct fa
 	const struct train_options *o = r->options;
 	if (o->resume && access(r->checkpoint, F_OK) != 0)
 		return fault_errno(f, "nothing to resume: %s", r->checkpoint);
-	int rc = trainer_open(config, &r->trainer, f);
+	int rc = peft_prepare(o->out, f);
+	if (!rc)
+		rc = trainer_open(config, &r->trainer, f);
 	if (!rc && o->init_adapter)
 		rc = trainer_load_peft(r->trainer, o->init_adapter, f);
 	if (!rc && o->resume)
@@ -272,7 +279,7 @@ int cmd_train(int argc, char **argv)
 		.rank = 16,
 		.lr = 2e-4,
 		.clip = 1};
-	struct run r = {.options = &o};
+	struct run r = {.options = &o, .last_loss = NAN};
 	struct trainer_config config;
 	struct fault f = {0};
 	int code = read_options(argc, argv, &o);

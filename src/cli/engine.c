@@ -43,6 +43,22 @@ int engine_read_schedule(const char *word, enum schedule *out, struct fault *f)
 	return 0;
 }
 
+int engine_read_targets(const char *word, unsigned *out, struct fault *f)
+{
+	int rc = lora_targets_parse(word, out, f);
+	if (rc)
+		rc = f->code = SAKIORI_EUSAGE;
+	return rc;
+}
+
+int engine_check(struct trainer_config *config, struct fault *f)
+{
+	int rc = trainer_config_check(config, f);
+	if (rc == SAKIORI_EINVAL)
+		rc = f->code = SAKIORI_EUSAGE;
+	return rc;
+}
+
 void engine_show_loading(void *unused, const char *what, size_t done, size_t total)
 {
 	(void)unused;

@@ -10,6 +10,9 @@
 int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f);
 int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f);
 int engine_read_schedule(const char *word, enum schedule *out, struct fault *f);
+int engine_read_targets(const char *word, unsigned *out, struct fault *f);
+/* trainer_config_check for settings that come from the command line: a senseless one is SAKIORI_EUSAGE. */
+int engine_check(struct trainer_config *config, struct fault *f);
 
 /* For `progress` of trainer_config and generator_config. */
 void engine_show_loading(void *unused, const char *what, size_t done, size_t total);

@@ -40,6 +40,9 @@ struct peft_adapter {
 /* alpha / rank, or alpha / sqrt(rank). */
 double peft_scale(const struct peft_adapter *a);
 
+/* Asks beforehand what peft_write would find at its end, after hours of work: makes the folders above `path`, and fails
+ * as it would when the place cannot be written or is taken by something that is no adapter. */
+int peft_prepare(const char *path, struct fault *f);
 /* Writes the folder whole or not at all: built beside `path`, synced, then swapped in; what stood there before is
  * removed after. All matrices of one rank (SAKIORI_EINVAL otherwise), none twice. An existing `path` that is not an
  * adapter folder (non-empty, without adapter_config.json) is refused with SAKIORI_EINVAL rather than replaced. */

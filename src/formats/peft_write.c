@@ -18,6 +18,8 @@
 #include "formats/json.h"
 #include "formats/peft_private.h"
 
+enum { TEMPORARY_SIZE = 4096 };
+
 /* directory/name in fresh memory. */
 static char *join(const char *directory, const char *name)
 {
@@ -265,18 +267,23 @@ static int swap_in(const char *temporary, const char *path, bool exists, struct 
 	return fault_errno(f, "%s", path);
 }
 
+/* Makes an empty folder beside `path` and writes its name to `out`. */
+static int make_temporary(const char *path, char out[static TEMPORARY_SIZE], struct fault *f)
+{
+	if (snprintf(out, TEMPORARY_SIZE, "%s.XXXXXX", path) > TEMPORARY_SIZE - 96)
+		return fault_set(f, SAKIORI_EINVAL, "the path is too long: %.60s...", path);
+	return mkdtemp(out) != NULL ? 0 : fault_errno(f, "%s", path);
+}
+
 static int write_at(const char *path, const struct peft_adapter *a, struct fault *f)
 {
 	mode_t mode = 0755;
+	char temporary[TEMPORARY_SIZE];
 	int exists = check_target(path, &mode, f);
-	if (exists < 0)
-		return exists;
-	char temporary[4096];
-	if (snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) > 4000)
-		return fault_set(f, SAKIORI_EINVAL, "the path is too long: %.60s...", path);
-	if (mkdtemp(temporary) == NULL)
-		return fault_errno(f, "%s", path);
-	int rc = fill(temporary, exists == 1 ? path : NULL, a, mode, f);
+	int rc = exists < 0 ? exists : make_temporary(path, temporary, f);
+	if (rc != 0)
+		return rc;
+	rc = fill(temporary, exists == 1 ? path : NULL, a, mode, f);
 	if (rc == 0)
 		rc = swap_in(temporary, path, exists == 1, f);
 	if (rc != 0) {
@@ -291,13 +298,13 @@ static int write_at(const char *path, const struct peft_adapter *a, struct fault
 	return rc;
 }
 
-int peft_write(const char *path, const struct peft_adapter *a, struct fault *f)
+/* The folder itself, not a link to it, without slashes at the end; makes the folders above it. The caller frees *out,
+ * which is set on failure too. */
+static int find_place(const char *path, char **out, struct fault *f)
 {
-	int rc = check_matrices(a, f);
-	if (rc != 0)
-		return rc;
-	char *real = realpath(path, NULL); /* the folder itself, not a link to it */
-	char *plain = real != NULL ? real : must_strdup(path);
+	int rc = 0;
+	char *real = realpath(path, NULL);
+	char *plain = *out = real != NULL ? real : must_strdup(path);
 	for (size_t n = strlen(plain); n > 1 && plain[n - 1] == '/'; n--)
 		plain[n - 1] = '\0';
 	char *slash = strrchr(plain, '/');
@@ -306,8 +313,33 @@ int peft_write(const char *path, const struct peft_adapter *a, struct fault *f)
 		rc = file_make_directories(plain, 0755, f);
 		*slash = '/';
 	}
+	return rc;
+}
+
+int peft_prepare(const char *path, struct fault *f)
+{
+	mode_t mode;
+	char *place, temporary[TEMPORARY_SIZE];
+	int rc = find_place(path, &place, f);
 	if (rc == 0)
-		rc = write_at(plain, a, f);
-	free(plain);
+		rc = check_target(place, &mode, f);
+	if (rc >= 0)
+		rc = make_temporary(place, temporary, f);
+	if (rc == 0)
+		rmdir(temporary);
+	free(place);
+	return rc;
+}
+
+int peft_write(const char *path, const struct peft_adapter *a, struct fault *f)
+{
+	char *place;
+	int rc = check_matrices(a, f);
+	if (rc != 0)
+		return rc;
+	rc = find_place(path, &place, f);
+	if (rc == 0)
+		rc = write_at(place, a, f);
+	free(place);
 	return rc;
 }

@@ -70,16 +70,24 @@ static bool place_block(struct lora_layout *layout, size_t first, bool second_fa
 	return true;
 }
 
-int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha,
-	unsigned targets, struct fault *f)
+int lora_check(size_t rank, float alpha, unsigned targets, struct fault *f)
 {
-	memset(layout, 0, sizeof *layout);
 	if (rank < 1 || rank > LORA_MAX_RANK)
 		return fault_set(f, SAKIORI_EINVAL, "rank %zu: expected 1 to %d", rank, LORA_MAX_RANK);
 	if (!(alpha > 0) || !isfinite(alpha))
 		return fault_set(f, SAKIORI_EINVAL, "alpha %g: expected a positive number", (double)alpha);
 	if (!targets || targets & ~LORA_ALL)
 		return fault_set(f, SAKIORI_EINVAL, "no layers to adapt: name at least one of q,k,v,o,gate,up,down");
+	return 0;
+}
+
+int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha,
+	unsigned targets, struct fault *f)
+{
+	memset(layout, 0, sizeof *layout);
+	int rc = lora_check(rank, alpha, targets, f);
+	if (rc)
+		return rc;
 	layout->widths = *widths;
 	layout->rank = rank;
 	layout->alpha = alpha;

@@ -57,8 +57,9 @@ struct lora_layout {
 	uint8_t hash[HASH_SIZE];
 };
 
-/* Fills *layout; lora_layout_fini frees it. SAKIORI_EINVAL for a rank outside 1..LORA_MAX_RANK, no target, or alpha <=
- * 0. */
+/* SAKIORI_EINVAL for a rank outside 1..LORA_MAX_RANK, no target, or alpha <= 0. */
+int lora_check(size_t rank, float alpha, unsigned targets, struct fault *f);
+/* Fills *layout; lora_layout_fini frees it. SAKIORI_EINVAL as lora_check. */
 int lora_layout_init(struct lora_layout *layout, const struct lora_widths *widths, size_t rank, float alpha,
 	unsigned targets, struct fault *f);
 /* Safe on a zeroed layout and twice. */

@@ -58,7 +58,7 @@ void trainer_config_default(struct trainer_config *config)
 	};
 }
 
-static int check_config(struct trainer_config *c, struct fault *f)
+int trainer_config_check(struct trainer_config *c, struct fault *f)
 {
 	if (!c->model)
 		return fault_set(f, SAKIORI_EINVAL, "no model: name a GGUF file");
@@ -80,7 +80,7 @@ static int check_config(struct trainer_config *c, struct fault *f)
 		return fault_set(f, SAKIORI_EINVAL, "the moments' decays must be 0 or more and below 1");
 	if (c->alpha == 0)
 		c->alpha = 2 * (float)c->rank;
-	return 0;
+	return lora_check(c->rank, c->alpha, c->targets, f);
 }
 
 static void data_progress(void *self, size_t done, size_t total)
@@ -210,7 +210,7 @@ static void name_base(struct trainer *t, const struct model_file *mf)
 static int open_all(struct trainer *t, struct fault *f)
 {
 	struct model_file *mf = NULL;
-	int rc = check_config(&t->config, f);
+	int rc = trainer_config_check(&t->config, f);
 	if (!rc)
 		rc = model_file_open(t->config.model, &mf, f);
 	if (!rc && t->config.max_seq > model_file_shape(mf)->context)

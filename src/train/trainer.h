@@ -53,6 +53,9 @@ struct trainer_config {
 /* rank 16, alpha 32, all targets, lr 2e-4 linear, 4 rows x 512 tokens, AdamW (0.9, 0.999, 1e-8, 0), clip 1, bf16, cpu.
  */
 void trainer_config_default(struct trainer_config *config);
+/* Fills in the defaults of zeros (but total_steps, which takes the rows) and refuses senseless settings with
+ * SAKIORI_EINVAL, as trainer_open does, before anything is read. */
+int trainer_config_check(struct trainer_config *config, struct fault *f);
 
 struct step_stats {
 	uint64_t step;     /* number of steps done, this one included */

@@ -59,6 +59,18 @@ base=$("$sakiori" eval --model "$golden/tiny.gguf" --data "$golden/rows_eval.jso
 "$sakiori" generate --model "$golden/tiny.gguf" --adapter "$work/whole" --base-dtype f32 --prompt "The cloth" --max-tokens 5 --json | grep -q '"tokens":' ||
 	fail "no text generated"
 
+# A run that was finished already has no loss of its own to tell.
+train whole --resume | grep '"event":"done"' | grep -q '"loss":null' || fail "a loss without a step"
+
+# The place of the adapter is looked at before the first step, and made where it can be.
+mkdir "$work/taken"
+touch "$work/taken/something"
+expect 1 'taken: holds other files' train taken
+[ ! -s "$work/stdout" ] || fail "trained although the adapter could not be written: $(cat "$work/stdout")"
+expect 1 'taken/something' train taken/something/adapter
+train new/folder/adapter --steps 1 >"$work/new.json"
+[ -f "$work/new/folder/adapter/adapter_config.json" ] || fail "no adapter in a new folder"
+
 expect 1 'lr 0' train halves --resume --lr 1e-3
 expect 1 'nothing to resume' train nowhere --resume
 printf 'x' | dd of="$work/halves.checkpoint" bs=1 seek=9000 conv=notrunc 2>/dev/null
@@ -66,7 +78,11 @@ expect 1 'halves.checkpoint is damaged' train halves --resume
 expect 1 'No such file' "$sakiori" train --model /nowhere.gguf --data "$golden/rows.jsonl" --out "$work/x"
 expect 2 'nearest known one is --targets' "$sakiori" train --targts q
 expect 2 'model is missing' "$sakiori" train
-expect 1 'unknown "w"' train x --targets q,w
+expect 2 'unknown "w"' train x --targets q,w
+expect 2 'rank 0: expected 1' train x --rank 0
+expect 2 'learning rate 7' train x --lr 7
+expect 2 '0 rows a step' train x --batch 0
+expect 2 'at least 2 are needed' "$sakiori" eval --model "$golden/tiny.gguf" --data "$golden/rows_eval.jsonl" --seq 1
 expect 2 'base-dtype' train x --base-dtype f16
 echo '{"prompt": "a"' >"$work/broken.jsonl"
 expect 1 'broken.jsonl:1' "$sakiori" eval --model "$golden/tiny.gguf" --data "$work/broken.jsonl"
