@@ -34,7 +34,7 @@ static struct site_job *jobs[JOBS_MAX];
 static size_t job_count, room;
 static const struct site_training *training;
 static uint64_t now, rounds;
-static bool hung_up;
+static bool hung_up, dialled;
 static int rejected_peer;
 static char rejected[64];
 
@@ -104,6 +104,7 @@ static int dial(void *self, const char *url, int tag)
 	(void)self;
 	(void)url;
 	(void)tag;
+	dialled = true;
 	return 0;
 }
 
@@ -266,18 +267,38 @@ static void they_say(const struct wire_message *message)
 	settle();
 }
 
-static void they_connect(void)
+static void they_greet(void)
 {
 	struct wire_message hello = {
 		.kind = WIRE_HELLO, .hello = {.protocol = WIRE_PROTOCOL_VERSION, .site = "hostile", .degree = 1}};
 
-	connection = site_on_opened(site, &session, -1);
-	session = peer_session_dial(&their_settings, &their_events, NULL, identity_public(ours), 0, now);
-	ck_assert_int_eq(peer_session_start(session, now), 0);
 	settle();
 	ck_assert(peer_session_is_up(session));
 	peer_session_accept_payload_bytes(session, sizeof(initial));
 	they_say(&hello);
+}
+
+static void they_connect(void)
+{
+	connection = site_on_opened(site, &session, -1);
+	session = peer_session_dial(&their_settings, &their_events, NULL, identity_public(ours), 0, now);
+	ck_assert_int_eq(peer_session_start(session, now), 0);
+	they_greet();
+}
+
+/* And are gone at once. */
+static void they_answer(void)
+{
+	dialled = false;
+	session = peer_session_accept(&their_settings, &their_events, NULL, now);
+	connection = site_on_opened(site, &session, 0);
+	they_greet();
+	ck_assert(!hung_up);
+	site_on_closed(site, connection);
+	connection = NULL;
+	peer_session_free(session);
+	session = NULL;
+	settle();
 }
 
 static void setup(void)
@@ -390,6 +411,25 @@ START_TEST(a_strangers_recording_of_a_neighbour_is_a_strangers)
 }
 END_TEST
 
+START_TEST(who_only_greets_and_breaks_off_is_dialled_ever_more_rarely)
+{
+	struct site_neighbour neighbour = {.name = "hostile", .id = *identity_public(theirs), .url = "somewhere"};
+	unsigned sessions = 0;
+
+	ck_assert_int_eq(site_set_neighbours(site, &neighbour, 1, NULL), 0);
+	for (uint64_t end = now + 60000; now < end; now += 50) {
+		if (dialled) {
+			they_answer();
+			sessions++;
+		}
+		site_on_timer(site);
+		settle();
+	}
+	ck_assert_uint_ge(sessions, 5);
+	ck_assert_uint_le(sessions, 15);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile");
@@ -404,6 +444,7 @@ int main(void)
 	tcase_add_test(tcase, who_acknowledges_what_it_never_reads_does_not_fill_the_site);
 	tcase_add_test(tcase, an_honest_pace_is_not_taken_for_not_reading);
 	tcase_add_test(tcase, a_strangers_recording_of_a_neighbour_is_a_strangers);
+	tcase_add_test(tcase, who_only_greets_and_breaks_off_is_dialled_ever_more_rarely);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

@@ -410,10 +410,13 @@ static void answer_update(struct site *s, struct lane_job *j)
 
 	free(n->applying.bytes);
 	n->applying = (struct letter){0};
-	if (j->error)
+	if (j->error) {
 		log_warn("update_refused", "peer=%s reason=\"%s\"", n->name, j->fault.text);
-	else
+	} else {
 		n->replica_changed = true;
+		/* Worth a quick reconnection: whoever only greets and breaks off again is dialled ever more rarely. */
+		n->backoff_ms = BACKOFF_MIN_MS;
+	}
 	round_on_applied(s->round, site_now(s), !j->error);
 }
 

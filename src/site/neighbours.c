@@ -25,7 +25,6 @@ void neighbour_well(struct neighbour *n)
 {
 	n->trouble[0] = n->cure[0] = '\0';
 	n->in_trouble = false;
-	n->backoff_ms = BACKOFF_MIN_MS;
 }
 
 void neighbour_clock(struct neighbour *n, double skew_ms)

@@ -12,6 +12,7 @@
 #define OUTGOING_MAX 8
 #define PING_MS 10000
 #define SILENCE_MS 45000
+#define SETTLED_MS 10000 /* a session that lasted is dialled again at once */
 #define BACKOFF_MIN_MS 250
 #define BACKOFF_MAX_MS 30000
 #define COMMIT_RETRY_MS 3000

@@ -53,6 +53,8 @@ static void detach(struct site_connection *c)
 		n->current = NULL;
 		n->greeted = false;
 		letters_clear(n);
+		if (site_now(s) - c->up_at >= SETTLED_MS)
+			n->backoff_ms = BACKOFF_MIN_MS;
 		if (s->round && !n->removed)
 			round_on_down(s->round, (size_t)c->peer, site_now(s));
 		retry_later(s, n);
