@@ -411,6 +411,37 @@ START_TEST(a_strangers_recording_of_a_neighbour_is_a_strangers)
 }
 END_TEST
 
+static void count_lines(void *self, enum log_level level, const char *line)
+{
+	(void)level;
+	if (strstr(line, "stranger"))
+		++*(unsigned *)self;
+}
+
+START_TEST(strangers_are_all_counted_and_rarely_logged)
+{
+	const uint8_t junk[] = {1, 2, 3, 4, 5};
+	struct site_status status;
+	unsigned lines = 0;
+
+	log_set_sink(count_lines, &lines);
+	log_set_level(LOG_LEVEL_WARN);
+	for (int i = 0; i < 1000; i++) {
+		hung_up = false;
+		connection = site_on_opened(site, &session, -1);
+		site_on_frame(site, connection, junk, sizeof(junk));
+		ck_assert(hung_up);
+		site_on_closed(site, connection);
+		now += 5;
+	}
+	connection = NULL;
+	site_status(site, &status);
+	ck_assert_uint_eq(status.strangers_refused, 1000);
+	ck_assert_uint_ge(lines, 4);
+	ck_assert_uint_le(lines, 6);
+}
+END_TEST
+
 START_TEST(who_only_greets_and_breaks_off_is_dialled_ever_more_rarely)
 {
 	struct site_neighbour neighbour = {.name = "hostile", .id = *identity_public(theirs), .url = "somewhere"};
@@ -445,6 +476,7 @@ int main(void)
 	tcase_add_test(tcase, an_honest_pace_is_not_taken_for_not_reading);
 	tcase_add_test(tcase, a_strangers_recording_of_a_neighbour_is_a_strangers);
 	tcase_add_test(tcase, who_only_greets_and_breaks_off_is_dialled_ever_more_rarely);
+	tcase_add_test(tcase, strangers_are_all_counted_and_rarely_logged);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

@@ -16,6 +16,7 @@
 #define BACKOFF_MIN_MS 250
 #define BACKOFF_MAX_MS 30000
 #define COMMIT_RETRY_MS 3000
+#define STRANGER_LOG_MS 1000
 #define CLOCK_SKEW_MS (5 * 60 * 1000)
 
 /* An update's bytes, shared by the sessions that send them. */
@@ -175,7 +176,7 @@ struct site {
 	struct site_record record, last; /* of the round under way, of the last complete one */
 	bool last_unstored;
 	uint64_t round_sent, round_received; /* totals when the round began */
-	uint64_t bytes_sent, bytes_received, strangers_refused;
+	uint64_t bytes_sent, bytes_received, strangers_refused, stranger_logged_at;
 	uint64_t timer_at;
 	bool changed;
 };

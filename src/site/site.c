@@ -21,9 +21,14 @@ uint64_t site_now(const struct site *s)
 
 void site_reject(struct site *s, int peer, const char *reason)
 {
-	if (peer < 0)
-		s->strangers_refused++;
-	log_warn("refused", "peer=%s reason=%s", peer < 0 ? "stranger" : s->neighbours[peer]->name, reason);
+	if (peer >= 0) {
+		log_warn("refused", "peer=%s reason=%s", s->neighbours[peer]->name, reason);
+	} else if (++s->strangers_refused == 1 || site_now(s) - s->stranger_logged_at >= STRANGER_LOG_MS) {
+		/* Anybody can be refused a thousand times a second; the log is not theirs to fill. */
+		s->stranger_logged_at = site_now(s);
+		log_warn("refused", "peer=stranger reason=%s so_far=%llu", reason,
+			(unsigned long long)s->strangers_refused);
+	}
 	if (s->observer.on_rejected)
 		s->observer.on_rejected(s->observer.self, peer, reason);
 }
