@@ -74,6 +74,7 @@ static void mix_hash(struct noise_handshake *h, const void *data, size_t n)
 	crypto_hash_sha512_update(&state, h->hash, sizeof h->hash);
 	crypto_hash_sha512_update(&state, data, n);
 	crypto_hash_sha512_final(&state, h->hash);
+	sodium_memzero(&state, sizeof state); /* may hold what was derived from the network secret */
 }
 
 static void set_key(struct noise_handshake *h, const uint8_t derived[static NOISE_HASH_SIZE])
