@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "net/noise.h"
 #include "site/site.h"
@@ -111,8 +112,8 @@ static int dial(void *self, const char *url, int tag)
 static void send_frame(void *self, void *link, const uint8_t *frame, size_t n)
 {
 	(void)self;
-	(void)link;
-	push(&to_them, frame, n);
+	if (link == &session)
+		push(&to_them, frame, n);
 }
 
 static size_t bulk_room(void *self, void *link)
@@ -411,6 +412,70 @@ START_TEST(a_strangers_recording_of_a_neighbour_is_a_strangers)
 }
 END_TEST
 
+/* A snapshot of theirs, frame by frame, without anything else happening in between. */
+static void flood(struct site_connection *c, struct peer_session *flooder, uint64_t sequence)
+{
+	struct wire_update update = {.kind = WIRE_UPDATE_SNAPSHOT,
+		.sequence = sequence,
+		.round = sequence,
+		.degree = 1,
+		.payload_bytes = sizeof(initial)};
+
+	hash_bytes(WIRE_PAYLOAD_PURPOSE, initial, sizeof(initial), update.payload_hash);
+	ck_assert_int_eq(peer_session_send_update(flooder, &update, (const uint8_t *)initial), 0);
+	peer_session_pump(flooder, 1 << 20);
+	while (to_us.count) {
+		struct frame f = pop(&to_us);
+
+		site_on_frame(site, c, f.data, f.size);
+		free(f.data);
+	}
+}
+
+START_TEST(a_flood_of_updates_does_not_keep_the_others_out)
+{
+	uint8_t three[32] = {3};
+	struct identity *third;
+	struct site_neighbour list[2] = {{.name = "hostile", .id = *identity_public(theirs)}, {.name = "honest"}};
+	struct site_connection *flooded;
+	struct peer_session *flooder;
+	struct site_peer_status status;
+	uint64_t sequence = 1;
+
+	ck_assert_int_eq(identity_from_seed(three, 1, &third, NULL), 0);
+	list[1].id = *identity_public(third);
+	ck_assert_int_eq(site_set_neighbours(site, list, 2, NULL), 0);
+	/* From the first flooding update on, nobody reads what the site says. */
+	connection = flooded = site_on_opened(site, &session, -1);
+	flooder = session = peer_session_dial(&their_settings, &their_events, NULL, identity_public(ours), 0, now);
+	ck_assert_int_eq(peer_session_start(session, now), 0);
+	they_greet();
+	their_settings.identity = third;
+	session = NULL;
+	they_connect();
+	their_settings.identity = theirs;
+	/* The lane is never idle: with each answer the next flooding update is here already. */
+	flood(flooded, flooder, sequence++);
+	flood(flooded, flooder, sequence++);
+	ck_assert_uint_eq(job_count, 1);
+	flood(connection, session, 1);
+	for (int i = 0; i < 4 && job_count; i++) {
+		struct site_job *job = jobs[--job_count];
+
+		job->run(job);
+		site_on_worked(site, job);
+		if (!hung_up)
+			flood(flooded, flooder, sequence++);
+	}
+	ck_assert(!hung_up);
+	site_peer_status(site, 1, &status);
+	ck_assert_str_eq(status.name, "honest");
+	ck_assert_uint_eq(status.edge.have, 1);
+	peer_session_free(flooder);
+	identity_free(third);
+}
+END_TEST
+
 static void count_lines(void *self, enum log_level level, const char *line)
 {
 	(void)level;
@@ -476,6 +541,7 @@ int main(void)
 	tcase_add_test(tcase, an_honest_pace_is_not_taken_for_not_reading);
 	tcase_add_test(tcase, a_strangers_recording_of_a_neighbour_is_a_strangers);
 	tcase_add_test(tcase, who_only_greets_and_breaks_off_is_dialled_ever_more_rarely);
+	tcase_add_test(tcase, a_flood_of_updates_does_not_keep_the_others_out);
 	tcase_add_test(tcase, strangers_are_all_counted_and_rarely_logged);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -204,7 +204,9 @@ bool letters_deliver(struct site *s)
 {
 	if (round_busy(s->round) || s->failed)
 		return false;
-	for (size_t i = 0; i < s->neighbour_count; i++) {
+	/* In turn: who always has an update waiting must not keep the others' from the lane. */
+	for (size_t k = 0; k < s->neighbour_count; k++) {
+		size_t i = (s->letters_turn + k) % s->neighbour_count;
 		struct neighbour *n = s->neighbours[i];
 		struct letter letter;
 
@@ -218,6 +220,7 @@ bool letters_deliver(struct site *s)
 		}
 		letter = n->inbox[0];
 		drop_first(n);
+		s->letters_turn = i + 1;
 		deliver(s, i, &letter);
 		return true;
 	}

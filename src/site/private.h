@@ -154,6 +154,7 @@ struct site {
 
 	struct neighbour **neighbours;
 	size_t neighbour_count;
+	size_t letters_turn;           /* whose letter is looked at first */
 	struct site_neighbour *wanted; /* a new list that waits for the commit under way */
 	size_t wanted_count;
 	bool rewanted;
