@@ -122,7 +122,10 @@ static int read_reply(struct admin_client *c, int timeout_ms, size_t *size, stru
 		if (ready < 0 && errno == EINTR)
 			continue;
 		if (ready <= 0)
-			return fault_set(f, SAKIORI_ETIMEOUT, "%s: the daemon did not answer in time", c->path);
+			return fault_set(f, SAKIORI_EUNREACHABLE,
+				"%s: the daemon did not answer in time: is it stopped or overloaded? Its log says more "
+				"(`journalctl -u sakiorid`)",
+				c->path);
 		char block[16384];
 		ssize_t n = recv(c->fd, block, sizeof block, 0);
 		if (n < 0 && errno == EINTR)
@@ -141,9 +144,12 @@ static int fault_of_error(const char *path, const char *error, const json_t *par
 			needs != NULL ? needs : "more rights");
 	}
 	const char *message = json_string_value(json_object_get(parameters, "message"));
+	if (message != NULL && strcmp(error, "org.sakiori.Admin.Busy") == 0)
+		return fault_set(f, SAKIORI_EBUSY, "%s", message);
+	if (message != NULL && strcmp(error, "org.sakiori.Admin.InvalidConfig") == 0)
+		return fault_set(f, SAKIORI_ECONFIG, "%s; the running configuration stays", message);
 	if (message != NULL)
-		return fault_set(f, strcmp(error, "org.sakiori.Admin.Busy") == 0 ? SAKIORI_EBUSY : SAKIORI_EINVAL, "%s",
-			message);
+		return fault_set(f, SAKIORI_EINVAL, "%s", message);
 	char *detail = parameters != NULL ? json_dumps(parameters, JSON_COMPACT) : NULL;
 	int rc = fault_set(f, SAKIORI_EUNSUPPORTED, "%s: the daemon answered %s %s: is it of another version?", path,
 		error, detail != NULL ? detail : "");

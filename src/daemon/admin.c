@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A session answers its calls in order. A call that streams or waits (Rounds and Log with `more`, Wait, Reload) holds
- * the session: what the client sends meanwhile stays in the bounded input buffer. */
+ * the session: what the client sends meanwhile stays in the bounded input buffer. Nobody may hold the loop either: a long list is
+ * put together BATCH items a turn, and of calls that arrive together each turn answers one. */
 #include "daemon/admin.h"
 
 #include <jansson.h>
@@ -14,16 +15,7 @@
 #define BATCH 50
 #define WAIT_MAX_MS (7 * 24 * 3600 * 1000LL)
 
-static const char service_interface_text[] =
-	"interface org.varlink.service\n"
-	"method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)\n"
-	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
-	"error InterfaceNotFound (interface: string)\n"
-	"error MethodNotFound (method: string)\n"
-	"error MethodNotImplemented (method: string)\n"
-	"error InvalidParameter (parameter: string)\n";
-
-enum activity { IDLE, FOLLOWING_ROUNDS, FOLLOWING_LOG, WAITING, RELOADING };
+enum activity { IDLE, LISTING_ROUNDS, LISTING_LOG, FOLLOWING_ROUNDS, FOLLOWING_LOG, WAITING, RELOADING };
 
 struct admin_session {
 	struct admin *admin;
@@ -33,9 +25,13 @@ struct admin_session {
 	void *send_self;
 	struct writer input;
 	enum activity activity;
-	bool broken;    /* what it sent is no Varlink call */
-	bool oneway;    /* of the call that is being handled */
-	uint64_t after; /* following: number of the last round or line that was sent */
+	bool broken;        /* what it sent is no Varlink call */
+	bool pending;       /* a whole call waits in input */
+	bool oneway;        /* of the call that is being handled */
+	bool follows;       /* listing: whether the session follows when the list is sent */
+	uint64_t after;     /* listing, following: number of the last round or line that was taken */
+	uint64_t until;     /* listing: number of the last one that belongs to the list */
+	struct writer list; /* listing: the reply as far as it is written */
 	uint64_t wait_round;
 	uint64_t wait_peers;
 	uint64_t deadline_ms;
@@ -211,19 +207,93 @@ static void on_peers(struct admin_session *s, const struct call *call)
 	reply(s, json_pack("{s:o}", "peers", list), false);
 }
 
-/* The rounds after s->after, to a follower; nothing where there is none. true when there may be more. */
-static bool send_rounds(struct admin_session *s)
+/* The rounds after s->after, to a follower; nothing where there is none. */
+static void send_rounds(struct admin_session *s)
 {
 	struct site_record rounds[BATCH];
 	size_t n = s->admin->backend.rounds(s->admin->backend.self, s->after, rounds, BATCH);
 	if (n == 0)
-		return false;
+		return;
 	json_t *list = json_array();
 	for (size_t i = 0; i < n; i++)
 		json_array_append_new(list, round_object(&rounds[i]));
 	s->after = rounds[n - 1].round;
 	reply(s, json_pack("{s:o}", "rounds", list), true);
-	return n == BATCH;
+}
+
+/* At most `max` lines after s->after, which goes on with them. */
+static json_t *lines_after(struct admin_session *s, size_t max)
+{
+	struct log_ring_line *lines = must_calloc(max + 1, sizeof *lines);
+	size_t n = log_ring_read(s->admin->backend.log, s->after, lines, max);
+	json_t *list = json_array();
+	for (size_t i = 0; i < n; i++) {
+		json_t *line = json_pack("{s:f, s:s, s:o}", "time", lines[i].time, "level",
+			log_level_name(lines[i].level), "text", text_or_empty(lines[i].text));
+		json_array_append_new(list, line);
+		s->after = lines[i].number;
+	}
+	free(lines);
+	return list;
+}
+
+/* Appends one item to the list; takes it. */
+static void append_item(struct admin_session *s, json_t *item)
+{
+	char *text = json_dumps(item, JSON_COMPACT);
+	if (s->list.data[s->list.size - 1] != '[')
+		write_bytes(&s->list, ",", 1);
+	write_bytes(&s->list, text != NULL ? text : "null", text != NULL ? strlen(text) : 4);
+	free(text);
+	json_decref(item);
+}
+
+/* Both append at most BATCH items and return whether the list is whole. */
+static bool append_rounds(struct admin_session *s)
+{
+	struct site_record rounds[BATCH];
+	size_t n = s->admin->backend.rounds(s->admin->backend.self, s->after, rounds, BATCH);
+	for (size_t i = 0; i < n && rounds[i].round <= s->until; i++) {
+		append_item(s, round_object(&rounds[i]));
+		s->after = rounds[i].round;
+	}
+	return n < BATCH || s->after >= s->until;
+}
+
+static bool append_lines(struct admin_session *s)
+{
+	size_t left = (size_t)(s->until - s->after), i;
+	json_t *lines = lines_after(s, left < BATCH ? left : BATCH), *line;
+	json_array_foreach(lines, i, line) append_item(s, json_incref(line));
+	json_decref(lines);
+	return i == 0 || s->after >= s->until;
+}
+
+/* Goes on with the list, and sends it when it is whole. */
+static void continue_list(struct admin_session *s)
+{
+	bool rounds = s->activity == LISTING_ROUNDS;
+	if (s->after < s->until && !(rounds ? append_rounds(s) : append_lines(s)))
+		return;
+	const char *end = s->follows ? "]},\"continues\":true}" : "]}}";
+	write_bytes(&s->list, end, strlen(end) + 1);
+	if (!s->oneway)
+		s->send(s->send_self, (const char *)s->list.data, s->list.size);
+	writer_fini(&s->list);
+	s->activity = !s->follows ? IDLE : rounds ? FOLLOWING_ROUNDS : FOLLOWING_LOG;
+}
+
+/* The items with numbers above `after`, up to `until`. */
+static void begin_list(struct admin_session *s, enum activity which, uint64_t after, uint64_t until, bool more)
+{
+	const char *begin = which == LISTING_ROUNDS ? "{\"parameters\":{\"rounds\":[" : "{\"parameters\":{\"lines\":[";
+	s->activity = which;
+	s->after = after;
+	s->until = until;
+	s->follows = more;
+	writer_init(&s->list);
+	write_bytes(&s->list, begin, strlen(begin));
+	continue_list(s);
 }
 
 static void on_rounds(struct admin_session *s, const struct call *call)
@@ -234,28 +304,9 @@ static void on_rounds(struct admin_session *s, const struct call *call)
 	struct site_record *all = must_calloc(ADMIN_ROUNDS_MAX, sizeof *all);
 	size_t n = s->admin->backend.rounds(s->admin->backend.self, 0, all, ADMIN_ROUNDS_MAX);
 	size_t first = count < n ? n - (size_t)count : 0;
-	json_t *list = json_array();
-	for (size_t i = first; i < n; i++)
-		json_array_append_new(list, round_object(&all[i]));
-	s->after = n > 0 ? all[n - 1].round : 0;
+	uint64_t after = first > 0 ? all[first - 1].round : 0, until = n > 0 ? all[n - 1].round : 0;
 	free(all);
-	reply(s, json_pack("{s:o}", "rounds", list), call->more);
-	s->activity = call->more ? FOLLOWING_ROUNDS : IDLE;
-}
-
-static json_t *lines_after(struct admin_session *s, size_t max)
-{
-	struct log_ring_line *lines = must_calloc(max + 1, sizeof *lines);
-	size_t n = log_ring_read(s->admin->backend.log, s->after, lines, max);
-	json_t *list = json_array();
-	for (size_t i = 0; i < n; i++) {
-		json_array_append_new(
-			list, json_pack("{s:f, s:s, s:o}", "time", lines[i].time, "level",
-				      log_level_name(lines[i].level), "text", text_or_empty(lines[i].text)));
-		s->after = lines[i].number;
-	}
-	free(lines);
-	return list;
+	begin_list(s, LISTING_ROUNDS, after, until, call->more);
 }
 
 static void on_log(struct admin_session *s, const struct call *call)
@@ -264,9 +315,7 @@ static void on_log(struct admin_session *s, const struct call *call)
 	if (!take_integer(s, call, "count", 0, LOG_RING_LINES, 20, &count))
 		return;
 	uint64_t newest = log_ring_newest(s->admin->backend.log);
-	s->after = newest > count ? newest - count : 0;
-	reply(s, json_pack("{s:o}", "lines", lines_after(s, (size_t)count)), call->more);
-	s->activity = call->more ? FOLLOWING_LOG : IDLE;
+	begin_list(s, LISTING_LOG, newest > count ? newest - count : 0, newest, call->more);
 }
 
 /* Answers a Wait whose condition holds or whose time is up. */
@@ -298,7 +347,10 @@ static void on_wait(struct admin_session *s, const struct call *call)
 
 static void reply_fault(struct admin_session *s, int rc, const struct fault *f)
 {
-	reply_error(s, rc == SAKIORI_EBUSY ? INTERFACE ".Busy" : INTERFACE ".Failed", "message", f->text);
+	const char *name = rc == SAKIORI_EBUSY     ? INTERFACE ".Busy"
+			   : rc == SAKIORI_ECONFIG ? INTERFACE ".InvalidConfig"
+						   : INTERFACE ".Failed";
+	reply_error(s, name, "message", f->text);
 }
 
 static void change_state(struct admin_session *s, int (*change)(void *self, struct fault *f))
@@ -363,7 +415,7 @@ static void on_get_description(struct admin_session *s, const struct call *call)
 	else if (strcmp(name, INTERFACE) == 0)
 		reply(s, json_pack("{s:s}", "description", admin_interface_text), false);
 	else if (strcmp(name, SERVICE) == 0)
-		reply(s, json_pack("{s:s}", "description", service_interface_text), false);
+		reply(s, json_pack("{s:s}", "description", admin_service_interface_text), false);
 	else
 		reply_error(s, SERVICE ".InterfaceNotFound", "interface", name);
 }
@@ -441,23 +493,19 @@ static int handle_request(struct admin_session *s, const char *text, size_t n, u
 	return 0;
 }
 
-/* Handles whole requests until one holds the session. */
+/* Handles the first whole request, unless one holds the session. */
 static int handle_input(struct admin_session *s, uint64_t now_ms)
 {
-	size_t at = 0;
+	const uint8_t *end = s->input.size > 0 ? memchr(s->input.data, 0, s->input.size) : NULL;
 	int rc = 0;
-	while (rc == 0 && s->activity == IDLE) {
-		const uint8_t *start = s->input.data + at;
-		const uint8_t *end = s->input.size > at ? memchr(start, 0, s->input.size - at) : NULL;
-		if (end == NULL)
-			break;
-		rc = handle_request(s, (const char *)start, (size_t)(end - start), now_ms);
-		at += (size_t)(end - start) + 1;
+	if (end != NULL && s->activity == IDLE) {
+		size_t n = (size_t)(end - s->input.data);
+		rc = handle_request(s, (const char *)s->input.data, n, now_ms);
+		s->input.size -= n + 1;
+		memmove(s->input.data, s->input.data + n + 1, s->input.size);
+		end = s->input.size > 0 ? memchr(s->input.data, 0, s->input.size) : NULL;
 	}
-	if (at > 0) {
-		memmove(s->input.data, s->input.data + at, s->input.size - at);
-		s->input.size -= at;
-	}
+	s->pending = end != NULL;
 	s->broken = s->broken || rc != 0;
 	return rc;
 }
@@ -482,12 +530,13 @@ bool admin_session_is_busy(const struct admin_session *s)
 	return s->activity != IDLE;
 }
 
-/* Serves one session; what it had pipelined behind a Wait or Reload that is now answered comes next. */
+/* Serves one session; what it had pipelined behind a call that is now answered comes next. */
 static void poke(struct admin_session *s, uint64_t now_ms)
 {
-	if (s->activity == FOLLOWING_ROUNDS) {
-		while (send_rounds(s))
-			;
+	if (s->activity == LISTING_ROUNDS || s->activity == LISTING_LOG) {
+		continue_list(s);
+	} else if (s->activity == FOLLOWING_ROUNDS) {
+		send_rounds(s);
 	} else if (s->activity == FOLLOWING_LOG) {
 		json_t *lines = lines_after(s, BATCH);
 		if (json_array_size(lines) > 0)
@@ -497,7 +546,7 @@ static void poke(struct admin_session *s, uint64_t now_ms)
 	} else if (s->activity == WAITING) {
 		check_wait(s, now_ms);
 	}
-	if (s->activity == IDLE && s->input.size > 0 && !s->broken)
+	if (s->activity == IDLE && s->pending && !s->broken)
 		handle_input(s, now_ms);
 }
 
@@ -509,11 +558,13 @@ void admin_poke(struct admin *a, uint64_t now_ms)
 	}
 }
 
-bool admin_has_waiters(const struct admin *a)
+bool admin_is_pending(const struct admin *a)
 {
-	for (const struct admin_session *s = a->sessions; s != NULL; s = s->next)
-		if (s->activity == WAITING)
+	for (const struct admin_session *s = a->sessions; s != NULL; s = s->next) {
+		bool listing = s->activity == LISTING_ROUNDS || s->activity == LISTING_LOG;
+		if (listing || (s->activity == IDLE && s->pending && !s->broken))
 			return true;
+	}
 	return false;
 }
 
@@ -594,5 +645,6 @@ void admin_session_free(struct admin_session *s)
 	if (s->next != NULL)
 		s->next->link = s->link;
 	writer_fini(&s->input);
+	writer_fini(&s->list);
 	free(s);
 }

@@ -78,7 +78,7 @@ void admin_free(struct admin *a);
 struct admin_session *admin_session_new(
 	struct admin *a, enum admin_access access, void (*send)(void *self, const char *data, size_t n), void *self);
 void admin_session_free(struct admin_session *s);
-/* Bytes from the client at monotonic `now_ms`. Negative: hang up (a request too long or that is no Varlink call). */
+/* Bytes from the client at monotonic `now_ms`; at most one call is handled, further ones by admin_poke. Negative: hang up (a request too long or that is no Varlink call). */
 int admin_session_feed(struct admin_session *s, const void *data, size_t n, uint64_t now_ms);
 /* true once a pipelined request turned out to be no Varlink call: hang up. */
 bool admin_session_is_broken(const struct admin_session *s);
@@ -87,8 +87,8 @@ bool admin_session_is_busy(const struct admin_session *s);
 
 /* Something may have changed (a round, a peer, a log line, the time): serves those who follow or wait. */
 void admin_poke(struct admin *a, uint64_t now_ms);
-/* true when somebody waits for a deadline, so that admin_poke should be called a few times a second. */
-bool admin_has_waiters(const struct admin *a);
+/* true when a list or calls that arrived together are not answered yet: admin_poke should be called in the next turn. */
+bool admin_is_pending(const struct admin *a);
 /* Answers every Reload: `applied` and `needs_restart` are lists of settings; or the fault. */
 void admin_reload_done(struct admin *a, int rc, const struct fault *f, const char *const *applied, size_t applied_count,
 	const char *const *needs_restart, size_t restart_count);
@@ -98,5 +98,6 @@ uint64_t admin_denied(const struct admin *a);
 /* Appends the status as one JSON object, as the Status method gives it. */
 void admin_write_status(const struct admin *a, struct writer *out);
 
-/* The interface's definition in Varlink's own language. */
+/* The interfaces' definitions in Varlink's own language: ours, and the one that every service has. */
 extern const char admin_interface_text[];
+extern const char admin_service_interface_text[];

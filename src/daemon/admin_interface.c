@@ -94,5 +94,16 @@ const char admin_interface_text[] =
 	"\n"
 	"# The caller may not do this; `needs` names the group that may.\n"
 	"error Denied (needs: string)\n"
+	"# The configuration that Reload read is not valid; the running one stays.\n"
+	"error InvalidConfig (message: string)\n"
 	"error Failed (message: string)\n"
 	"error Busy (message: string)\n";
+
+const char admin_service_interface_text[] =
+	"interface org.varlink.service\n"
+	"method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)\n"
+	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
+	"error InterfaceNotFound (interface: string)\n"
+	"error MethodNotFound (method: string)\n"
+	"error MethodNotImplemented (method: string)\n"
+	"error InvalidParameter (parameter: string)\n";

@@ -20,6 +20,7 @@
 #endif
 #define GROUPS_MAX 1024
 #define TICK_MS 200
+#define SOON_MS 1 /* the next turn; a timer of 0 ms that a timer sets would run in this one */
 
 struct client {
 	uv_pipe_t pipe;
@@ -143,6 +144,14 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 	*buffer = uv_buf_init(c->buffer, sizeof c->buffer);
 }
 
+static void on_tick(uv_timer_t *timer);
+
+static void come_back_soon(struct admin_socket *s)
+{
+	if (!s->closing && admin_is_pending(s->admin))
+		uv_timer_start(&s->timer, on_tick, SOON_MS, TICK_MS);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
 	struct client *c = stream->data;
@@ -155,6 +164,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 	c->last_call_ms = uv_now(c->socket->loop);
 	if (admin_session_feed(c->session, buffer->base, (size_t)n, uv_now(c->socket->loop)) != 0)
 		hang_up(c);
+	come_back_soon(c->socket);
 }
 
 static struct client *longest_idle(const struct admin_socket *s)
@@ -214,6 +224,7 @@ void admin_socket_poke(struct admin_socket *s)
 		if (idle || slow || admin_session_is_broken(c->session))
 			hang_up(c);
 	}
+	come_back_soon(s);
 }
 
 static void on_tick(uv_timer_t *timer)
