@@ -21,8 +21,14 @@ int cmd_id(int argc, char **argv)
 		return code;
 	struct identity *identity;
 	struct fault f = {0};
-	if (identity_load(key, &identity, &f) != 0)
+	if (identity_load(key, &identity, &f) != 0) {
+		if (f.code == SAKIORI_ENOTFOUND)
+			fault_set(&f, SAKIORI_ENOTFOUND,
+				"%s: there is no key: name another with --key, or make one with `sakiori init` or "
+				"`sakiori keygen --out %s`",
+				key, key);
 		return cli_fail(&f);
+	}
 	const struct identity_public *public = identity_public(identity);
 	char id[IDENTITY_STRING_SIZE], node[2 * IDENTITY_KEY_SIZE + 1];
 	identity_id_string(public, id);

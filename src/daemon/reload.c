@@ -14,7 +14,29 @@ struct reload {
 	int rc;
 	struct fault fault;
 	char own_id[IDENTITY_STRING_SIZE];
+	bool other_key, other_secret; /* the files hold something else than what was read at the start */
 };
+
+/* Their paths may be the same and their content new; both are only read at the start. What is running is never written meanwhile. */
+static int compare_secrets(struct reload *r)
+{
+	const struct config *c = &r->config;
+	struct identity *identity = NULL;
+	uint8_t *secret = NULL;
+	char id[IDENTITY_STRING_SIZE];
+	int rc = config_makes_own_key(c) ? 0 : identity_load(c->identity.key, &identity, &r->fault);
+	if (rc == 0 && identity != NULL) {
+		identity_id_string(identity_public(identity), id);
+		r->other_key = strcmp(id, r->own_id) != 0;
+	}
+	if (rc == 0 && c->identity.network_secret[0] != '\0')
+		rc = network_secret_load(c->identity.network_secret, &secret, &r->fault);
+	if (secret != NULL && r->daemon->network_secret != NULL)
+		r->other_secret = memcmp(secret, r->daemon->network_secret, NETWORK_SECRET_SIZE) != 0;
+	identity_free(identity);
+	network_secret_free(secret);
+	return rc == 0 ? 0 : SAKIORI_ECONFIG;
+}
 
 static void read_config(uv_work_t *work)
 {
@@ -24,6 +46,18 @@ static void read_config(uv_work_t *work)
 		r->rc = config_check_files(&r->config, &r->fault);
 	if (r->rc == 0)
 		r->rc = config_check_own_id(&r->config, r->own_id, &r->fault);
+	if (r->rc == 0)
+		r->rc = compare_secrets(r);
+}
+
+/* Adds a key whose file changed, once. */
+static size_t add_later(const char **later, size_t count, const char *key)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(later[i], key) == 0)
+			return count;
+	later[count] = key;
+	return count + 1;
 }
 
 static bool has_peer(const struct config *c, const char *name)
@@ -68,7 +102,7 @@ static void finish(struct daemon *d, struct reload *r)
 {
 	struct config_change *changes = NULL;
 	size_t n = r->rc == 0 ? config_diff(&d->config, &r->config, &changes) : 0;
-	const char **applied = must_calloc(n + 1, sizeof *applied), **later = must_calloc(n + 1, sizeof *later);
+	const char **applied = must_calloc(n + 1, sizeof *applied), **later = must_calloc(n + 2, sizeof *later);
 	size_t applied_count = 0, later_count = 0;
 	for (size_t i = 0; i < n; i++) {
 		if (changes[i].needs_restart)
@@ -76,6 +110,10 @@ static void finish(struct daemon *d, struct reload *r)
 		else
 			applied[applied_count++] = changes[i].path;
 	}
+	if (r->other_key)
+		later_count = add_later(later, later_count, "identity.key");
+	if (r->other_secret)
+		later_count = add_later(later, later_count, "identity.network_secret");
 	if (r->rc == 0 && applied_count > 0)
 		r->rc = apply(d, &r->config, &r->fault);
 	if (r->rc != 0)

@@ -245,7 +245,8 @@ static void on_round(void *self, const struct site_record *r)
 	}
 	if (isfinite(r->consensus_distance) && r->displacement > 0)
 		metrics_set(m, METRIC_CONSENSUS_DISTANCE, NULL, NULL, r->consensus_distance / r->displacement);
-	metrics_observe(m, METRIC_ROUND_DURATION, (double)(io_now_ms(d) - d->round_began_ms) / 1e3);
+	if (d->round_began_ms != 0) /* the first round of a daemon may have been trained by the one before */
+		metrics_observe(m, METRIC_ROUND_DURATION, (double)(io_now_ms(d) - d->round_began_ms) / 1e3);
 	daemon_publish(d);
 	admin_socket_poke(d->admin_socket);
 }

@@ -430,8 +430,7 @@ static void explain(struct site_connection *c, enum peer_failure failure)
 	else
 		neighbour_trouble(n,
 			"check at the peer that its entry for this site is what `sakiori id` prints here, and that "
-			"both use the same "
-			"network name and secret file",
+			"both have the same network secret; restart sakiorid where the secret is changed",
 			"%s did not complete the handshake (%s)", n->name,
 			failure == PEER_FAILURE_NONE ? "it hung up" : peer_failure_label(failure));
 	c->site->changed = true;

@@ -36,7 +36,7 @@ says 0 '"file":"other.secret"' "$sakiori" keygen --network --out other.secret --
 says 0 '"generation":1' "$sakiori" id --key other.key --json
 [ "$id" != "$("$sakiori" id --key other.key)" ] || { echo 'FAIL: two keys with one id'; failed=1; }
 cmp -s site/network.key other.secret && { echo 'FAIL: two equal secrets'; failed=1; }
-says 1 'nowhere' "$sakiori" id --key nowhere
+says 1 'nowhere: there is no key: .*keygen --out nowhere' "$sakiori" id --key nowhere
 chmod 644 other.key
 says 4 'chmod' "$sakiori" id --key other.key
 says 0 '^	#rounds = 100;$' "$sakiori" init --example

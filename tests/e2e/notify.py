@@ -53,5 +53,6 @@ with Cluster(sites=1, rounds=100000) as cluster:
         site.start()
         assert site.ask("Status")["status"]["state"] in ("loading", "training", "committing", "evaluating", "gathering", "settling")
         until("it goes on from where it was", lambda: any(row["round"] > committed for row in site.ask("Rounds", {"count": 1})["rounds"]))
+        assert site.metric("sakiori_round_duration_seconds_sum") < 600, "a round that an earlier process trained was timed"
         rows = [row["round"] for row in site.ask("Rounds", {"count": 1000})["rounds"]]
         assert rows == list(range(rows[0], rows[0] + len(rows))), rows

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Peers come and go by reload, while everybody trains on; a configuration that is wrong changes nothing."""
+"""Peers come and go by reload, while everybody trains on; a configuration that is wrong changes nothing, and a replaced secret is named."""
+import os
 import re
 import subprocess
 
@@ -48,7 +49,18 @@ with Cluster(sites=3, rounds=100000, deadline="2s", min_deadline="1s") as cluste
 
     rewrite(c, lambda text: text.replace("local_steps", "local_stepz"))
     done = subprocess.run([SAKIORI, "reload", "--socket", c.socket], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1 and "local_steps" in done.stderr, done
+    assert done.returncode == 6 and "local_steps" in done.stderr, done
+    rewrite(c, lambda text: text.replace("local_stepz", "local_steps"))
+
+    # A key or secret that is replaced under its old name is not in use before a restart, and reload says so.
+    run(SAKIORI, "keygen", "--network", "--out", cluster.secret + ".new")
+    os.rename(cluster.secret, cluster.secret + ".old")
+    os.rename(cluster.secret + ".new", cluster.secret)
+    said = run(SAKIORI, "reload", "--socket", c.socket, "--json")
+    assert '"needs_restart":["identity.network_secret"]' in said, said
+    os.rename(cluster.secret + ".old", cluster.secret)
+    said = run(SAKIORI, "reload", "--socket", c.socket, "--json")
+    assert '"applied":[],"needs_restart":[]' in said, said
     assert c.alive() and len(c.peers()) == 2
     for site in cluster.sites:
         site.stop()
