@@ -262,6 +262,34 @@ START_TEST(a_newer_schema_and_a_foreign_database_are_refused)
 }
 END_TEST
 
+/* A disk that changes a bit inside a row: SQLite itself has no checksum of it. */
+START_TEST(a_changed_value_in_the_database_is_never_loaded)
+{
+	static const char *const damage[] = {"UPDATE edges SET acknowledged = acknowledged + 1",
+		"UPDATE edges SET word_weight = word_weight + 0.0625",
+		"UPDATE meta SET value = 7 WHERE key = 'sequence'",
+		"UPDATE objects SET version = version + 1 WHERE kind = 'own'", "DELETE FROM edges",
+		"DELETE FROM meta WHERE key = 'seal'"};
+	char path[512];
+	snprintf(path, sizeof path, "%s/state.sqlite", folder);
+	for (size_t i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+		ck_assert_int_eq(commit(3 + i), 0);
+		store_close(store);
+		sqlite3 *db;
+		sqlite3_open(path, &db);
+		ck_assert_int_eq(sqlite3_exec(db, damage[i], NULL, NULL, NULL), SQLITE_OK);
+		ck_assert_int_gt(sqlite3_changes(db), 0);
+		sqlite3_close(db);
+		ck_assert_msg(store_open(&store, folder, &f) == SAKIORI_ECORRUPT, "%s", damage[i]);
+		ck_assert_msg(strstr(f.text, "seal") != NULL, "%s", f.text);
+		char command[200];
+		snprintf(command, sizeof command, "rm -rf %s/state.sqlite* %s/objects", folder, folder);
+		ck_assert_int_eq(system(command), 0);
+		open_store();
+	}
+}
+END_TEST
+
 /* Overwrites, cuts or removes one object at a time; each must be found by name. */
 START_TEST(a_damaged_file_is_never_loaded)
 {
@@ -414,6 +442,7 @@ int main(void)
 	tcase_add_test(tests, unchanged_vectors_keep_their_files_and_forgotten_edges_lose_theirs);
 	tcase_add_test(tests, a_second_daemon_is_refused_by_the_name_of_the_first);
 	tcase_add_test(tests, a_newer_schema_and_a_foreign_database_are_refused);
+	tcase_add_test(tests, a_changed_value_in_the_database_is_never_loaded);
 	tcase_add_test(tests, a_damaged_file_is_never_loaded);
 	tcase_add_test(tests, whose_state_it_is_comes_back_and_another_size_is_refused);
 	tcase_add_test(tests, garbage_goes_and_foreign_files_stay);

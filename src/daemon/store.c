@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Happy path of a commit: write_object (safetensors under a temporary name, fsync, hash, rename, fsync of the
- * directory) for each new tensor file; begin; rows; commit (SQLite syncs its WAL); collect garbage. When the disk is
- * full or fails anywhere before the commit has returned, the database still names the old files, and the old files are
- * still there. */
+/* Happy path of a commit: write_object (safetensors under a temporary name, fsync, hash, rename) for each new tensor file; begin, with
+ * the fsync of their directory; rows and their seal; commit (SQLite syncs its WAL); collect garbage. When the disk is full or fails
+ * before the commit has returned, the database still names the old files, and these are still there. */
 #include "daemon/store.h"
 
 #include <dirent.h>
@@ -28,6 +27,7 @@
 #define OBJECT_PURPOSE "sakiori-object"
 #define SUFFIX ".safetensors"
 #define OBJECT_TENSORS 8
+#define RESTORE "restore the state directory from a backup, or move it away to begin again as a new site"
 
 struct store {
 	sqlite3 *db;
@@ -37,16 +37,15 @@ struct store {
 };
 
 static const char *const schema =
-	"CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"BEGIN IMMEDIATE; CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
 	"CREATE TABLE objects(kind TEXT NOT NULL, peer TEXT NOT NULL, version INTEGER NOT NULL, hash TEXT NOT NULL,"
 	"  why TEXT NOT NULL, PRIMARY KEY(kind, peer, version)) WITHOUT ROWID;"
 	"CREATE INDEX objects_hash ON objects(hash);"
 	"CREATE TABLE edges(peer TEXT PRIMARY KEY, have INTEGER NOT NULL, seen INTEGER NOT NULL, word INTEGER NOT NULL,"
 	"  word_a INTEGER NOT NULL, word_b INTEGER NOT NULL, word_round INTEGER NOT NULL, word_weight REAL NOT NULL,"
 	"  acknowledged INTEGER NOT NULL, applied INTEGER NOT NULL, held TEXT NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE rounds(round INTEGER PRIMARY KEY, step INTEGER, tokens INTEGER, loss REAL, grad_norm REAL, lr "
-	"REAL,"
-	"  train_seconds REAL, eval_loss_trained REAL, eval_accuracy_trained REAL, eval_loss_mixed REAL,"
+	"CREATE TABLE rounds(round INTEGER PRIMARY KEY, step INTEGER, tokens INTEGER, loss REAL, grad_norm REAL,"
+	"  lr REAL, train_seconds REAL, eval_loss_trained REAL, eval_accuracy_trained REAL, eval_loss_mixed REAL,"
 	"  eval_accuracy_mixed REAL, displacement REAL, consensus_distance REAL, gather_seconds REAL,"
 	"  neighbours_fresh INTEGER, words INTEGER, bytes_sent INTEGER, bytes_received INTEGER, unix_ms INTEGER);";
 
@@ -60,11 +59,7 @@ static int db_fault(struct store *s, struct fault *f, const char *doing)
 			f, SAKIORI_ENOSPC, "%s/state.sqlite: %s: %s: free some space there", s->directory, doing, text);
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		return fault_set(f, SAKIORI_ECORRUPT,
-			"%s/state.sqlite is damaged (%s): restore the state directory from a backup, or move it away "
-			"to "
-			"begin again as a new site",
-			s->directory, text);
+		return fault_set(f, SAKIORI_ECORRUPT, "%s/state.sqlite is damaged (%s): " RESTORE, s->directory, text);
 	case SQLITE_PERM:
 	case SQLITE_READONLY:
 	case SQLITE_CANTOPEN:
@@ -174,9 +169,7 @@ static int take_lock(struct store *s, struct fault *f)
 		ssize_t n = pread(s->lock, holder, sizeof holder - 1, 0);
 		holder[n > 0 ? strcspn(holder, "\n") : 0] = '\0';
 		rc = fault_set(f, SAKIORI_EBUSY,
-			"state directory %s is in use by the daemon with process id %s: stop that one, or give this "
-			"one a "
-			"state directory of its own",
+			"state directory %s is in use by the daemon with process id %s: stop it, or use another",
 			s->directory, holder[0] != '\0' ? holder : "(not yet written)");
 	} else {
 		int n = snprintf(holder, sizeof holder, "%ld\n", (long)getpid());
@@ -201,15 +194,14 @@ static int single_number(struct store *s, const char *sql, uint64_t *out, struct
 static int open_database(struct store *s, struct fault *f)
 {
 	char *path = join(s->directory, "state.sqlite");
-	int opened =
-		sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW, NULL);
+	int rc = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW, NULL);
 	free(path);
-	if (opened != SQLITE_OK)
+	if (rc != SQLITE_OK)
 		return db_fault(s, f, "opening");
 	sqlite3_extended_result_codes(s->db, 1);
 	sqlite3_busy_timeout(s->db, 2000); /* somebody looks into it with the sqlite3 command */
 	uint64_t version = 0, application = 0;
-	int rc = single_number(s, "PRAGMA user_version", &version, f);
+	rc = single_number(s, "PRAGMA user_version", &version, f);
 	if (rc == 0)
 		rc = single_number(s, "PRAGMA application_id", &application, f);
 	if (rc != 0)
@@ -217,8 +209,7 @@ static int open_database(struct store *s, struct fault *f)
 	if (version > STORE_SCHEMA)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"%s/state.sqlite has schema %" PRIu64
-			", this program knows %d: it was written by a newer sakiorid; "
-			"install that version again or restore an older backup",
+			", not %d: install the newer sakiorid that wrote it again",
 			s->directory, version, STORE_SCHEMA);
 	if (version != 0 && application != APPLICATION_ID)
 		return fault_set(f, SAKIORI_EFORMAT, "%s/state.sqlite is a database of another program", s->directory);
@@ -226,15 +217,13 @@ static int open_database(struct store *s, struct fault *f)
 	if (rc != 0 || version == STORE_SCHEMA)
 		return rc;
 	char stamp[120];
-	snprintf(stamp, sizeof stamp, "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", APPLICATION_ID,
-		STORE_SCHEMA);
-	rc = execute(s, "BEGIN IMMEDIATE", "creating the tables", f);
-	if (rc == 0)
-		rc = execute(s, schema, "creating the tables", f);
+	snprintf(stamp, sizeof stamp, "PRAGMA application_id=%d; PRAGMA user_version=%d", APPLICATION_ID, STORE_SCHEMA);
+	rc = execute(s, schema, "creating the tables", f);
 	if (rc == 0)
 		rc = execute(s, stamp, "creating the tables", f);
-	if (rc != 0)
-		store_rollback(s);
+	if (rc == 0)
+		return store_commit(s, f);
+	store_rollback(s);
 	return rc;
 }
 
@@ -245,13 +234,48 @@ static int check_database(struct store *s, struct fault *f)
 	int rc = next(s, statement, f);
 	if (rc <= 0)
 		return rc;
-	rc = strcmp(column_text(statement, 0), "ok") == 0 ? 0
-							  : fault_set(f, SAKIORI_ECORRUPT,
-								    "%s/state.sqlite is damaged (%.120s): restore the "
-								    "state directory from a backup, or move it "
-								    "away to begin again as a new site",
-								    s->directory, column_text(statement, 0));
+	rc = strcmp(column_text(statement, 0), "ok");
+	if (rc != 0)
+		rc = fault_set(f, SAKIORI_ECORRUPT, "%s/state.sqlite is damaged (%.120s): " RESTORE, s->directory,
+			column_text(statement, 0));
 	sqlite3_finalize(statement);
+	return rc;
+}
+
+/* SQLite keeps no checksum of what is in its pages. Whatever decides how the site goes on is hashed; the history of rounds is not. */
+static int hash_rows(struct store *s, char hex[static HASH_HEX_SIZE], struct fault *f)
+{
+	static const char *const queries[] = {"SELECT key, value FROM meta WHERE key != 'seal' ORDER BY key",
+		"SELECT kind, peer, version, hash FROM objects ORDER BY kind, peer, version",
+		/* the weight is a float of at most 1 and at least 1/257, so that this is exact */
+		"SELECT peer, have, seen, word, word_a, word_b, word_round, CAST(word_weight * (1 << 40) AS INTEGER),"
+		"  acknowledged, applied, held FROM edges ORDER BY peer"};
+	struct hash h;
+	uint8_t digest[HASH_SIZE];
+	int rc = 0;
+	hash_init(&h, "sakiori-rows");
+	for (size_t i = 0; rc == 0 && i < sizeof queries / sizeof queries[0]; i++) {
+		sqlite3_stmt *rows = query(s, f, queries[i], "");
+		while ((rc = next(s, rows, f)) > 0)
+			for (int k = 0; k < sqlite3_column_count(rows); k++) {
+				const char *text = column_text(rows, k);
+				hash_update(&h, text, strlen(text) + 1);
+			}
+	}
+	hash_final(&h, digest);
+	hex_encode(digest, sizeof digest, hex);
+	return rc;
+}
+
+static int check_rows(struct store *s, struct fault *f)
+{
+	char found[HASH_HEX_SIZE], *seal = NULL;
+	int rc = hash_rows(s, found, f);
+	if (rc == 0)
+		rc = store_get_text(s, "seal", &seal, f);
+	if (rc == SAKIORI_ENOTFOUND || (rc == 0 && strcmp(seal, found) != 0))
+		rc = fault_set(f, SAKIORI_ECORRUPT, "%s/state.sqlite is damaged (its seal): " RESTORE, s->directory);
+	free(seal);
 	return rc;
 }
 
@@ -269,6 +293,8 @@ int store_open(struct store **out, const char *directory, struct fault *f)
 		rc = open_database(s, f);
 	if (rc == 0)
 		rc = check_database(s, f);
+	if (rc == 0)
+		rc = check_rows(s, f);
 	if (rc != 0) {
 		store_close(s);
 		return rc;
@@ -311,10 +337,8 @@ static int check_object(struct store *s, const char *hash, struct fault *f)
 	if (rc == 0)
 		hex_encode(digest, sizeof digest, found);
 	if (rc != 0 || strcmp(found, hash) != 0)
-		rc = fault_set(f, SAKIORI_ECORRUPT,
-			"%s %s: restore the state directory from a backup, or move it away to begin again as a new "
-			"site",
-			path, rc != 0 ? "cannot be read" : "does not hash to its name");
+		rc = fault_set(f, SAKIORI_ECORRUPT, "%s %s: " RESTORE, path,
+			rc != 0 ? "cannot be read" : "does not hash to its name");
 	free(path);
 	return rc;
 }
@@ -434,7 +458,12 @@ int store_begin(struct store *s, struct fault *f)
 
 int store_commit(struct store *s, struct fault *f)
 {
-	int rc = execute(s, "COMMIT", "committing", f);
+	char seal[HASH_HEX_SIZE];
+	int rc = hash_rows(s, seal, f);
+	if (rc == 0)
+		rc = store_set_text(s, "seal", seal, f);
+	if (rc == 0)
+		rc = execute(s, "COMMIT", "committing", f);
 	if (rc != 0)
 		store_rollback(s);
 	return rc;

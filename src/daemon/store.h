@@ -20,7 +20,7 @@ struct store;
 
 /* Creates the directory where there is none, takes its lock and opens or creates the database.
  * SAKIORI_EBUSY names the process that holds it; SAKIORI_EUNSUPPORTED a database of a newer program; SAKIORI_ECORRUPT a
- * damaged one, and what to do. */
+ * damaged one, also where only a value was changed since the last commit, and what to do. */
 int store_open(struct store **out, const char *directory, struct fault *f);
 /* NULL is fine. */
 void store_close(struct store *s);
