@@ -172,6 +172,46 @@ START_TEST(a_text_above_the_limit_is_refused)
 }
 END_TEST
 
+/* The token that stands for one byte. */
+static int32_t byte_token(char byte)
+{
+	for (int32_t id = 0; (size_t)id < tokenizer_size(tiny); id++) {
+		struct text_span token = tokenizer_token(tiny, id);
+		if (token.size == 1 && token.data[0] == byte)
+			return id;
+	}
+	ck_abort_msg("no token for byte %02x", (unsigned char)byte);
+}
+
+/* The expected texts are Python's bytes.decode(errors="replace"), which is what Hugging Face's decoder gives. */
+START_TEST(what_is_no_whole_character_is_decoded_as_the_replacement_character)
+{
+	static const struct {
+		const char *bytes, *text;
+	} cases[] = {
+		{"whole \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80.", "whole \u00e9\u20ac\U0001f600."},
+		{"cut \xf0\x9f\x98", "cut \ufffd"},
+		{"\xe2(\xe2\x82(", "\ufffd(\ufffd("},
+		{"\xff\xc0\x80\x80", "\ufffd\ufffd\ufffd\ufffd"},
+		{"\xed\xa0\x80\xf4\x90", "\ufffd\ufffd\ufffd\ufffd\ufffd"},
+		{"\xe0\x9f\xf0\x8f", "\ufffd\ufffd\ufffd\ufffd"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct token_list list = {0};
+		char *text;
+		size_t size;
+		for (const char *p = cases[i].bytes; *p != '\0'; p++)
+			token_list_add(&list, byte_token(*p));
+		ck_assert_int_eq(
+			tokenizer_decode(tiny, list.ids, list.count, TOKENIZER_REPLACE, &text, &size, NULL), 0);
+		ck_assert_str_eq(text, cases[i].text);
+		ck_assert_uint_eq(size, strlen(cases[i].text));
+		free(text);
+		token_list_fini(&list);
+	}
+}
+END_TEST
+
 START_TEST(an_id_outside_the_vocabulary_is_not_decoded)
 {
 	const int32_t wrong[] = {-1, 512, INT32_MAX, INT32_MIN};
@@ -309,6 +349,7 @@ int main(void)
 	tcase_add_test(c, text_that_is_not_utf8_is_refused_with_its_offset);
 	tcase_add_test(c, one_word_of_millions_of_letters_is_merged_in_bounded_time_and_memory);
 	tcase_add_test(c, a_text_above_the_limit_is_refused);
+	tcase_add_test(c, what_is_no_whole_character_is_decoded_as_the_replacement_character);
 	tcase_add_test(c, an_id_outside_the_vocabulary_is_not_decoded);
 	suite_add_tcase(suite, c);
 	c = tcase_create("made up");

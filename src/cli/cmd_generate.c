@@ -101,14 +101,10 @@ static int print_json(const struct tokenizer *t, const struct token_list *writte
 {
 	char *text;
 	size_t size;
-	int rc = tokenizer_decode(t, written->ids, written->count, 0, &text, &size, f);
+	int rc = tokenizer_decode(t, written->ids, written->count, TOKENIZER_REPLACE, &text, &size, f);
 	if (rc)
 		return rc;
-	/* The last character may be cut; JSON wants whole ones. */
-	json_t *value = json_stringn(text, size);
-	while (!value && size > 0)
-		value = json_stringn(text, --size);
-	cli_print_json(json_pack("{s:o, s:I}", "text", value, "tokens", (json_int_t)written->count));
+	cli_print_json(json_pack("{s:o, s:I}", "text", json_stringn(text, size), "tokens", (json_int_t)written->count));
 	free(text);
 	return 0;
 }

@@ -191,15 +191,15 @@ void tokenizer_scratch_free(struct tokenizer_scratch *s)
 	free(s);
 }
 
-/* Bytes of the UTF-8 character at p, of `left` > 0 bytes; 0 when it is none (overlong, a surrogate, beyond U+10FFFF).
- */
-static size_t character_size(const uint8_t *p, size_t left)
+/* Bytes of the UTF-8 character at p, of `left` > 0 bytes, and whether it is whole. Where it is none (overlong, a
+ * surrogate, beyond U+10FFFF, cut short) these are the bytes that a decoder replaces at once: as many as could have
+ * begun a character, at least one. */
+static size_t character_size(const uint8_t *p, size_t left, bool *whole)
 {
-	if (p[0] < 0x80)
+	*whole = p[0] < 0x80;
+	if (p[0] < 0xc2 || p[0] > 0xf4)
 		return 1;
-	size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-	if (p[0] < 0xc2 || p[0] > 0xf4 || left < n)
-		return 0;
+	size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2, got = 1;
 	uint8_t low = 0x80, high = 0xbf;
 	if (p[0] == 0xe0)
 		low = 0xa0;
@@ -209,12 +209,12 @@ static size_t character_size(const uint8_t *p, size_t left)
 		low = 0x90;
 	else if (p[0] == 0xf4)
 		high = 0x8f;
-	if (p[1] < low || p[1] > high)
-		return 0;
-	for (size_t i = 2; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
+	for (; got < n && got < left && p[got] >= low && p[got] <= high; got++) {
+		low = 0x80;
+		high = 0xbf;
+	}
+	*whole = got == n;
+	return got;
 }
 
 /* Offset of the first byte that is not UTF-8, or size. */
@@ -222,8 +222,9 @@ static size_t valid_prefix(const char *text, size_t size)
 {
 	size_t at = 0;
 	while (at < size) {
-		size_t n = character_size((const uint8_t *)text + at, size - at);
-		if (n == 0)
+		bool whole;
+		size_t n = character_size((const uint8_t *)text + at, size - at, &whole);
+		if (!whole)
 			break;
 		at += n;
 	}
@@ -287,6 +288,20 @@ bool tokenizer_is_control(const struct tokenizer *t, int32_t id)
 	return vocabulary_type(&t->vocabulary, id) == TOKEN_CONTROL;
 }
 
+/* U+FFFD for whatever is not UTF-8, one for each piece that a character broke off after. */
+static void replace_broken(struct writer *w)
+{
+	struct writer out;
+	writer_init(&out);
+	for (size_t at = 0, n; at < w->size; at += n) {
+		bool whole;
+		n = character_size(w->data + at, w->size - at, &whole);
+		write_bytes(&out, whole ? (const char *)w->data + at : "\xef\xbf\xbd", whole ? n : 3);
+	}
+	writer_fini(w);
+	*w = out;
+}
+
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text,
 	size_t *size, struct fault *f)
 {
@@ -303,6 +318,8 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count
 		if ((flags & TOKENIZER_SPECIAL) != 0 || !tokenizer_is_control(t, ids[i]))
 			write_bytes(&w, token.data, token.size);
 	}
+	if ((flags & TOKENIZER_REPLACE) != 0)
+		replace_broken(&w);
 	*size = w.size;
 	write_u8(&w, 0);
 	*text = (char *)w.data;

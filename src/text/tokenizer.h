@@ -62,6 +62,8 @@ void tokenizer_scratch_free(struct tokenizer_scratch *s);
 /* Take control tokens out of the text ("<|im_end|>" becomes one id). Never for data rows: there such characters are
  * ordinary text, so that no row can speak as the template. User-defined tokens are taken out always. */
 #define TOKENIZER_SPECIAL 1u
+/* Decode to UTF-8 whatever the ids are: what is no whole character becomes U+FFFD, as Hugging Face decodes. */
+#define TOKENIZER_REPLACE 2u
 
 /* A growing list of ids; zero it before the first use, token_list_fini frees it. */
 struct token_list {
@@ -84,7 +86,7 @@ struct text_span tokenizer_token(const struct tokenizer *t, int32_t id);
 bool tokenizer_is_control(const struct tokenizer *t, int32_t id);
 /* Joins the tokens' bytes into fresh memory with a NUL after it (not counted in *size); the caller frees *text. Control
  * tokens are left out unless flags has TOKENIZER_SPECIAL. An id outside the vocabulary is refused. The bytes are UTF-8
- * only where the ids end on whole characters. */
+ * only where the ids end on whole characters, or flags has TOKENIZER_REPLACE. */
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count, unsigned flags, char **text,
 	size_t *size, struct fault *f);
 
