@@ -40,7 +40,7 @@ int err_exit_code(int code)
 	}
 }
 
-int err_from_errno(int saved_errno)
+static int err_from_errno(int saved_errno)
 {
 	switch (saved_errno) {
 	case 0:

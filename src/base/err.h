@@ -55,8 +55,6 @@ struct fault {
 const char *err_text(int code);
 /* The exit code of a command that ends with this error (design: exit codes 0..7). */
 int err_exit_code(int code);
-/* Maps errno to a code. */
-int err_from_errno(int saved_errno);
 
 /* Writes the sentence and returns `code`, so that `return fault_set(f, SAKIORI_EFORMAT, ...)` reads well. f may be NULL. */
 int fault_set(struct fault *f, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

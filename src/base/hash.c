@@ -41,16 +41,16 @@ void hash_bytes(const char *purpose, const void *data, size_t n, uint8_t out[sta
 	hash_final(&h, out);
 }
 
-typedef void consume_fn(void *self, const void *data, size_t n);
-
-static int each_block(const char *path, consume_fn *consume, void *self, struct fault *f)
+int hash_file(const char *purpose, const char *path, uint8_t out[static HASH_SIZE], struct fault *f)
 {
 	enum { BLOCK = 1 << 20 };
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return fault_errno(f, "%s", path);
+	struct hash h;
 	uint8_t *block = must_alloc(BLOCK);
 	int rc = 0;
+	hash_init(&h, purpose);
 	for (;;) {
 		ssize_t n = read(fd, block, BLOCK);
 		if (n < 0 && errno == EINTR)
@@ -59,40 +59,12 @@ static int each_block(const char *path, consume_fn *consume, void *self, struct 
 			rc = fault_errno(f, "%s", path);
 		if (n <= 0)
 			break;
-		consume(self, block, (size_t)n);
+		hash_update(&h, block, (size_t)n);
 	}
 	free(block);
 	close(fd);
-	return rc;
-}
-
-static void consume_blake2b(void *self, const void *data, size_t n)
-{
-	hash_update(self, data, n);
-}
-
-int hash_file(const char *purpose, const char *path, uint8_t out[static HASH_SIZE], struct fault *f)
-{
-	struct hash h;
-	hash_init(&h, purpose);
-	int rc = each_block(path, consume_blake2b, &h, f);
 	if (rc == 0)
 		hash_final(&h, out);
-	return rc;
-}
-
-static void consume_sha256(void *self, const void *data, size_t n)
-{
-	crypto_hash_sha256_update(self, data, n);
-}
-
-int hash_file_sha256(const char *path, uint8_t out[static HASH_SIZE], struct fault *f)
-{
-	crypto_hash_sha256_state state;
-	crypto_hash_sha256_init(&state);
-	int rc = each_block(path, consume_sha256, &state, f);
-	if (rc == 0)
-		crypto_hash_sha256_final(&state, out);
 	return rc;
 }
 

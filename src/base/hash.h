@@ -21,7 +21,6 @@ void hash_final(struct hash *h, uint8_t out[static HASH_SIZE]);
 void hash_bytes(const char *purpose, const void *data, size_t n, uint8_t out[static HASH_SIZE]);
 /* Hashes a whole regular file in 1 MiB steps. */
 int hash_file(const char *purpose, const char *path, uint8_t out[static HASH_SIZE], struct fault *f);
-int hash_file_sha256(const char *path, uint8_t out[static HASH_SIZE], struct fault *f);
 
 /* Lower-case hex with a NUL; out has 2n+1 bytes. */
 void hex_encode(const uint8_t *data, size_t n, char *out);

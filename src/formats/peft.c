@@ -26,11 +26,6 @@ const char *peft_target_name(enum peft_target target)
 	return targets[target].name;
 }
 
-const char *peft_target_module(enum peft_target target)
-{
-	return targets[target].module;
-}
-
 double peft_scale(const struct peft_adapter *a)
 {
 	if (a->count == 0)

@@ -13,9 +13,8 @@
 enum peft_target { PEFT_Q, PEFT_K, PEFT_V, PEFT_O, PEFT_GATE, PEFT_UP, PEFT_DOWN };
 #define PEFT_TARGETS 7
 
-/* "q_proj"; "self_attn.q_proj". */
+/* "q_proj". */
 const char *peft_target_name(enum peft_target target);
-const char *peft_target_module(enum peft_target target);
 
 /* One pair: the linear's output gains scale * B (A x). */
 struct peft_matrix {

@@ -133,11 +133,6 @@ float lora_scale(const struct lora_layout *layout)
 	return layout->alpha / (float)layout->rank;
 }
 
-const char *lora_target_name(enum lora_target target)
-{
-	return target_names[target];
-}
-
 int lora_targets_parse(const char *text, unsigned *mask, struct fault *f)
 {
 	if (!strcmp(text, "all")) {

@@ -69,8 +69,6 @@ const struct lora_entry *lora_find(const struct lora_layout *layout, size_t laye
 /* alpha / rank. */
 float lora_scale(const struct lora_layout *layout);
 
-/* "q" .. "down". */
-const char *lora_target_name(enum lora_target target);
 /* "all" or a comma-separated list of target names -> mask; a repeated or unknown name is SAKIORI_EINVAL. */
 int lora_targets_parse(const char *text, unsigned *mask, struct fault *f);
 /* The inverse, for messages and settings: "q,k,v"; "all" for every target. out has at least 32 bytes. */
