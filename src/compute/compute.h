@@ -300,8 +300,9 @@ struct device_ops {
 	void (*reduce)(struct device *d, float *x, size_t n);
 
 	/* Blocks of QUANTIZE_BLOCK consecutive elements: scale = max|x|/127 as f16 rounded up; value = floor(x/scale) + [u < frac],
-	 * clamped to +-127; a zero block has scale 0. u of element i is number i % 4 of rng_block(seed, stream, i / 4), 24 bits. A block with an
-	 * element that is not finite, or too large for an f16 scale, gets scale 0x7e00 (NaN) and zero values: the caller must refuse it. */
+	 * clamped to +-127; a block where max|x|/127 is 0 in f32 has scale 0 and zero values. u of element i is number i % 4 of
+	 * rng_block(seed, stream, i / 4), 24 bits. A block with an element that is not finite, or too large for an f16 scale, gets scale
+	 * 0x7e00 (NaN) and zero values: the caller must refuse it. */
 	void (*quantize)(struct device *d, int8_t *values, uint16_t *scales, const float *x, size_t n, uint64_t seed,
 		uint64_t stream);
 	/* out[i] = values[i] * scale of its block, the same bits on every device. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/fixture.h"
 
+#include "base/rng.h"
+
 static void quantize(const float *x, size_t n, uint64_t stream, int8_t *values, uint16_t *scales, unsigned threads)
 {
 	struct device *d = fixture_open(DTYPE_F32, threads);
@@ -76,6 +78,40 @@ START_TEST(a_zero_block_has_scale_zero)
 }
 END_TEST
 
+/* 1e-45 is the least subnormal number: divided by 127 it is 0, and nothing may be divided by that. */
+START_TEST(a_block_whose_scale_would_vanish_is_a_zero_block)
+{
+	float x[64] = {[3] = 1e-45f, [7] = -1e-44f};
+	int8_t values[64];
+	uint16_t scale = 1;
+	quantize(x, 64, 0, values, &scale, 1);
+	ck_assert_uint_eq(scale, 0);
+	for (int i = 0; i < 64; i++)
+		ck_assert_int_eq(values[i], 0);
+}
+END_TEST
+
+/* compute.h's definition, element by element: whatever instructions the machine has, the draws are Philox's. */
+START_TEST(every_value_is_the_definition_s)
+{
+	enum { N = 5 * 64 + 17 };
+	float *x = fixture_values(4, N);
+	int8_t values[N];
+	uint16_t scales[6];
+	quantize(x, N, 1ull << 40 | 9, values, scales, 1);
+	for (uint64_t i = 0; i < N; i++) {
+		uint32_t random[4];
+		rng_block(42, 1ull << 40 | 9, i / 4, random);
+		float inverse = 1.0f / f16_to_f32(scales[i / 64]);
+		volatile float z = x[i] * inverse; /* rounded, never fused into what follows */
+		float below = floorf(z);
+		int expected = (int)below + ((float)(random[i % 4] >> 8) * 0x1p-24f < z - below);
+		ck_assert_int_eq(values[i], expected > 127 ? 127 : expected < -127 ? -127 : expected);
+	}
+	free(x);
+}
+END_TEST
+
 START_TEST(what_is_not_finite_or_too_large_marks_its_block)
 {
 	const float bad[] = {NAN, INFINITY, -INFINITY, 1e8f, 3e38f};
@@ -132,6 +168,8 @@ int main(void)
 		quantizing_is_unbiased_and_contracts,
 		the_scale_is_rounded_up_so_that_nothing_is_clamped_short,
 		a_zero_block_has_scale_zero,
+		a_block_whose_scale_would_vanish_is_a_zero_block,
+		every_value_is_the_definition_s,
 		what_is_not_finite_or_too_large_marks_its_block,
 		tiny_values_survive,
 		the_bits_do_not_depend_on_the_threads,

@@ -47,11 +47,12 @@ static inline __attribute__((always_inline)) uint16_t quantize_block(int8_t valu
 	}
 	float largest;
 	memcpy(&largest, &top, sizeof largest);
-	if (top == 0 || !(largest <= LARGEST)) {
+	float step = largest / 127.0f; /* 0 also for a few of the smallest subnormal numbers */
+	if (step == 0 || !(largest <= LARGEST)) {
 		memset(values, 0, QUANTIZE_BLOCK);
-		return top == 0 ? 0 : QUANTIZE_BAD_SCALE;
+		return step == 0 ? 0 : QUANTIZE_BAD_SCALE;
 	}
-	uint16_t scale = f16_above(largest / 127.0f);
+	uint16_t scale = f16_above(step);
 	float inverse = 1.0f / f16_to_f32(scale);
 	uint32_t random[QUANTIZE_BLOCK];
 	draw(seed, stream, counter, random);
