@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,10 +162,13 @@ int file_make_directories(const char *path, unsigned mode, struct fault *f)
 			continue;
 		char end = *p;
 		*p = '\0';
-		if (mkdir(copy, (mode_t)mode) != 0 && errno != EEXIST) {
+		bool made = mkdir(copy, (mode_t)mode) == 0;
+		if (!made && errno != EEXIST)
 			rc = fault_errno(f, "%s", copy);
+		else if (made) /* else a folder could lose its name with all that was synced inside it */
+			rc = file_sync_directory(copy, f);
+		if (rc != 0)
 			break;
-		}
 		*p = end;
 		if (end == '\0')
 			break;

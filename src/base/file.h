@@ -28,5 +28,5 @@ void file_writer_abort(struct file_writer *w);
 
 /* fsync of the directory that holds `path`. */
 int file_sync_directory(const char *path, struct fault *f);
-/* mkdir -p; existing directories are fine. */
+/* mkdir -p, durable; existing directories are fine. */
 int file_make_directories(const char *path, unsigned mode, struct fault *f);
