@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "cli/cli.h"
 
 #define DEFAULT_SOCKET "/run/sakiori/sakiori.sock"
 #define REPLY_LIMIT (16u << 20)
@@ -194,6 +195,32 @@ int admin_client_ask(
 	rc = admin_client_call(c, method, take_parameters, false, f);
 	if (rc == 0)
 		rc = admin_client_reply(c, ASK_TIMEOUT_MS, parameters, NULL, f);
+	admin_client_close(c);
+	return rc;
+}
+
+int admin_client_list(const char *socket, const char *method, const char *key, uint64_t count, bool more,
+	void (*print)(const json_t *item), struct fault *f)
+{
+	struct admin_client *c;
+	bool continues = true;
+	int rc = admin_client_open(&c, socket, f);
+	if (rc == 0)
+		rc = admin_client_call(c, method, json_pack("{s:I}", "count", (json_int_t)count), more, f);
+	while (rc == 0 && continues) {
+		json_t *reply, *item;
+		size_t i;
+		rc = admin_client_reply(c, more ? -1 : ASK_TIMEOUT_MS, &reply, &continues, f);
+		json_array_foreach(json_object_get(reply, key), i, item)
+		{
+			if (print != NULL)
+				print(item);
+			else
+				cli_print_json(json_incref(item));
+		}
+
+		json_decref(reply);
+	}
 	admin_client_close(c);
 	return rc;
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -23,3 +24,6 @@ int admin_client_reply(struct admin_client *c, int timeout_ms, json_t **paramete
 /* All of it for one call and one reply. */
 int admin_client_ask(
 	const char *socket, const char *method, json_t *take_parameters, json_t **parameters, struct fault *f);
+/* Rounds or Log: calls `print` with each item of the reply's list `key` (NULL: a JSON line each), and with `more` goes on until the daemon hangs up. */
+int admin_client_list(const char *socket, const char *method, const char *key, uint64_t count, bool more,
+	void (*print)(const json_t *item), struct fault *f);

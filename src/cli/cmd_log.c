@@ -33,25 +33,6 @@ int cmd_log(int argc, char **argv)
 	if (count > 1000)
 		return cli_usage("log", "--count: at most 1000 lines are kept; older ones are in the journal");
 	struct fault f;
-	struct admin_client *c;
-	int rc = admin_client_open(&c, socket, &f);
-	if (rc == 0)
-		rc = admin_client_call(c, "Log", json_pack("{s:I}", "count", (json_int_t)count), more, &f);
-	for (bool continues = true; rc == 0 && continues;) {
-		json_t *reply, *line;
-		size_t i;
-		rc = admin_client_reply(c, -1, &reply, &continues, &f);
-		if (rc != 0)
-			break;
-		json_array_foreach(json_object_get(reply, "lines"), i, line)
-		{
-			if (json)
-				cli_print_json(json_incref(line));
-			else
-				print_line(line);
-		}
-		json_decref(reply);
-	}
-	admin_client_close(c);
+	int rc = admin_client_list(socket, "Log", "lines", count, more, json ? NULL : print_line, &f);
 	return rc == 0 ? EXIT_CODE_OK : cli_fail(&f);
 }

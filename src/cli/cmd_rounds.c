@@ -16,6 +16,10 @@ static void print_round(const json_t *r)
 {
 	char loss[HUMAN_SIZE], eval[HUMAN_SIZE], before[HUMAN_SIZE], accuracy[HUMAN_SIZE], train[HUMAN_SIZE],
 		wait[HUMAN_SIZE];
+	static bool headed;
+	if (!headed)
+		print_heading();
+	headed = true;
 	char sent[HUMAN_SIZE], received[HUMAN_SIZE], distance[HUMAN_SIZE];
 	printf("%6lld  %8s  %9s  %9s  %8s  %8s  %8s  %5lld  %9s  %9s  %10s\n", human_integer(r, "round"),
 		human_number(r, "loss", "%.4f", loss), human_number(r, "eval_loss", "%.4f", eval),
@@ -25,29 +29,6 @@ static void print_round(const json_t *r)
 		human_bytes((double)human_integer(r, "bytes_received"), received),
 		human_number(r, "consensus_distance", "%.4g", distance));
 	fflush(stdout);
-}
-
-static int follow(struct admin_client *c, bool json, struct fault *f)
-{
-	bool continues = true;
-	if (!json)
-		print_heading();
-	while (continues) {
-		json_t *reply, *round;
-		size_t i;
-		int rc = admin_client_reply(c, -1, &reply, &continues, f);
-		if (rc != 0)
-			return rc;
-		json_array_foreach(json_object_get(reply, "rounds"), i, round)
-		{
-			if (json)
-				cli_print_json(json_incref(round));
-			else
-				print_round(round);
-		}
-		json_decref(reply);
-	}
-	return 0;
 }
 
 int cmd_rounds(int argc, char **argv)
@@ -65,12 +46,6 @@ int cmd_rounds(int argc, char **argv)
 	if (count > 1000)
 		return cli_usage("rounds", "--count: at most 1000 rounds are kept in memory");
 	struct fault f;
-	struct admin_client *c;
-	int rc = admin_client_open(&c, socket, &f);
-	if (rc == 0)
-		rc = admin_client_call(c, "Rounds", json_pack("{s:I}", "count", (json_int_t)count), more, &f);
-	if (rc == 0)
-		rc = follow(c, json, &f);
-	admin_client_close(c);
+	int rc = admin_client_list(socket, "Rounds", "rounds", count, more, json ? NULL : print_round, &f);
 	return rc == 0 ? EXIT_CODE_OK : cli_fail(&f);
 }
