@@ -160,6 +160,10 @@ START_TEST(a_replaced_file_is_whole_and_a_directory_is_refused)
 	ck_assert_int_eq(file_make_directories(deep, 0700, &f), 0);
 	ck_assert_int_eq(access(deep, R_OK), 0);
 	ck_assert_int_eq(file_replace("/nonexistent/x", "", 0, 0600, &f), SAKIORI_ENOTFOUND);
+	for (; strcmp(deep, dir) != 0; *strrchr(deep, '/') = '\0')
+		ck_assert_int_eq(rmdir(deep), 0);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(rmdir(dir), 0); /* no temporary file was left in it either */
 }
 END_TEST
 
