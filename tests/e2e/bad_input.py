@@ -100,7 +100,8 @@ def wrong_base(cluster):
         conf.write(text)
     cluster.start()
     for site in cluster.sites:
-        peer = until("the trouble is shown", lambda s=site: next((p for p in s.peers() if p["trouble"]), None))
+        # before that, the other daemon may just not be there yet
+        peer = until("the trouble is shown", lambda s=site: next((p for p in s.peers() if "base model" in (p["trouble"] or "")), None))
         assert len(set(re.findall(r"[0-9a-f]{12,}", peer["trouble"] + peer["cure"]))) >= 2, peer
         assert peer["cure"], peer
         print(f"{site.name}: {peer['trouble']} | {peer['cure']}")
