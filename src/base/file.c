@@ -12,6 +12,17 @@
 
 #include "base/bytes.h"
 
+int file_regular_size(int fd, const char *name, uint64_t *size, struct fault *f)
+{
+	struct stat st;
+	if (fstat(fd, &st) != 0)
+		return fault_errno(f, "%s", name);
+	if (!S_ISREG(st.st_mode))
+		return fault_set(f, SAKIORI_EINVAL, "%s: not a regular file", name);
+	*size = (uint64_t)st.st_size;
+	return 0;
+}
+
 int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, struct fault *f)
 {
 	*data = NULL;
@@ -19,23 +30,17 @@ int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, stru
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return fault_errno(f, "%s", path);
-	int rc = 0;
-	struct stat st;
 	uint8_t *buffer = NULL;
-	if (fstat(fd, &st) != 0) {
-		rc = fault_errno(f, "%s", path);
+	uint64_t bytes = 0;
+	int rc = file_regular_size(fd, path, &bytes, f);
+	if (rc != 0)
+		goto out;
+	if (bytes > limit) {
+		rc = fault_set(f, SAKIORI_ELIMIT, "%s: %llu bytes, but at most %zu are read here", path,
+			(unsigned long long)bytes, limit);
 		goto out;
 	}
-	if (!S_ISREG(st.st_mode)) {
-		rc = fault_set(f, SAKIORI_EINVAL, "%s: not a regular file", path);
-		goto out;
-	}
-	if (st.st_size < 0 || (uint64_t)st.st_size > limit) {
-		rc = fault_set(f, SAKIORI_ELIMIT, "%s: %lld bytes, but at most %zu are read here", path,
-			(long long)st.st_size, limit);
-		goto out;
-	}
-	size_t want = (size_t)st.st_size, got = 0;
+	size_t want = (size_t)bytes, got = 0;
 	buffer = malloc(want + 1);
 	if (buffer == NULL) {
 		rc = fault_set(f, SAKIORI_ENOMEM, "%s: no memory for %zu bytes", path, want);

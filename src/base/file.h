@@ -6,6 +6,9 @@
 
 #include "base/err.h"
 
+/* The size of an open regular file; a directory, FIFO or device is refused by `name`. */
+int file_regular_size(int fd, const char *name, uint64_t *size, struct fault *f);
+
 /* Reads a regular file of at most `limit` bytes into fresh memory with a NUL after it (not counted in *size).
  * The caller frees *data. A directory, FIFO or device is refused by name. */
 int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, struct fault *f);

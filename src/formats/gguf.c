@@ -10,10 +10,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
 #include "formats/gguf_private.h"
 
 #define METADATA_LIMIT ((size_t)64 << 20)
@@ -290,14 +290,8 @@ int gguf_open_fd(int fd, const char *name, struct gguf **out, struct fault *f)
 	struct gguf *g = must_calloc(1, sizeof *g);
 	g->fd = fd;
 	g->name = must_strdup(name);
-	struct stat st;
-	int rc;
-	if (fstat(fd, &st) != 0) {
-		rc = fault_errno(f, "%s", name);
-	} else if (!S_ISREG(st.st_mode)) {
-		rc = fault_set(f, SAKIORI_EINVAL, "%s: not a regular file", name);
-	} else {
-		g->file_size = (uint64_t)st.st_size;
+	int rc = file_regular_size(fd, name, &g->file_size, f);
+	if (rc == 0) {
 		rc = parse(g, f);
 		if (rc != 0)
 			fault_wrap(f, "%s", name);

@@ -9,10 +9,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
 #include "formats/json.h"
 
 #define HEADER_LIMIT ((size_t)16 << 20)
@@ -280,14 +280,8 @@ int safetensors_open_fd(int fd, const char *name, struct safetensors **out, stru
 	struct safetensors *s = must_calloc(1, sizeof *s);
 	s->fd = fd;
 	s->name = must_strdup(name);
-	struct stat st;
-	int rc;
-	if (fstat(fd, &st) != 0) {
-		rc = fault_errno(f, "%s", name);
-	} else if (!S_ISREG(st.st_mode)) {
-		rc = fault_set(f, SAKIORI_EINVAL, "%s: not a regular file", name);
-	} else {
-		s->file_size = (uint64_t)st.st_size;
+	int rc = file_regular_size(fd, name, &s->file_size, f);
+	if (rc == 0) {
 		rc = read_header(s, f);
 		if (rc != 0)
 			fault_wrap(f, "%s", name);
