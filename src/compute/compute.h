@@ -20,7 +20,7 @@
 #include "base/err.h"
 
 /* Raised whenever anything in this header changes; a module built for another number is refused. */
-#define DEVICE_ABI 1
+#define DEVICE_ABI 2
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 
@@ -32,6 +32,7 @@ struct device {
 	enum dtype act;  /* type of activations */
 	size_t act_size; /* bytes of one activation element */
 	unsigned threads;
+	bool records;       /* replay() pays: callers pad micro-batches to few shapes and record them */
 	struct fault fault; /* the first failure; code 0 while there is none */
 };
 
@@ -41,6 +42,7 @@ struct device_config {
 	unsigned threads;   /* CPU threads; 0 = as many as the process may use */
 	enum dtype act;     /* type of activations and of the big products */
 	bool deterministic; /* CUDA: no float atomics, pinned plans; the CPU always is */
+	const char *cache;  /* CUDA: folder where measured plans are kept from run to run; NULL: none is kept */
 };
 
 /* The one symbol a backend module exports is a function of this type, named sakiori_backend. It refuses an `abi` that is not its
@@ -71,9 +73,11 @@ static inline void *act_at(const struct device *d, const void *p, size_t element
 /* Which tokens an operation works on. Rows (examples) are packed one after another without padding; row i is the tokens
  * row_offsets[i] .. row_offsets[i+1]-1. */
 struct tokens {
-	size_t count;                /* N: tokens of the buffers */
-	const uint32_t *row_offsets; /* (rows + 1), first 0, last N; NULL where an operation does not need rows */
+	size_t count; /* N: tokens of the buffers */
+	const uint32_t *
+		row_offsets; /* (rows + 1), first 0, last N; NULL where an operation does not need rows. Rows may be empty */
 	size_t rows;
+	size_t longest; /* host: no row has more tokens; 0: not known */
 	const uint32_t
 		*index; /* optional: only these tokens (ascending, each < N) are computed, the others stay untouched */
 	size_t index_count;
@@ -84,6 +88,23 @@ struct tokens {
 /* A frozen matrix (rows = outputs, cols = inputs), in layouts that only the backend knows. Made and freed through the ops. */
 struct weight;
 
+/* How a weight is kept. F32 and BF16 on every device; a device that lacks another refuses it (SAKIORI_EUNSUPPORTED). */
+enum weight_storage {
+	WEIGHT_F32,
+	WEIGHT_BF16,
+	WEIGHT_FP8, /* E4M3, one scale a row (and a column, of the transposed copy); activations are scaled token by token */
+	WEIGHT_NF4,    /* 4-bit normal-float blocks, made at load */
+	WEIGHT_STORED, /* the blocks of the file (struct weight_source), unpacked when multiplied */
+};
+
+/* Block formats of GGUF: 32 elements of a row, little-endian. */
+enum weight_blocks {
+	WEIGHT_BLOCKS_NONE,
+	WEIGHT_BLOCKS_Q4_0, /* f16 d, 16 bytes; element i (i < 16) is the low nibble of byte i, i + 16 its high one: d * (q - 8) */
+	WEIGHT_BLOCKS_Q4_1, /* f16 d, f16 m, 16 bytes in the same order: d * q + m */
+	WEIGHT_BLOCKS_Q8_0, /* f16 d, 32 int8: d * q */
+};
+
 /* What a weight will be used for; each use may cost one packed copy (bf16: 2 bytes an element each). */
 enum weight_use {
 	WEIGHT_FORWARD = 1,  /* y = x W^T */
@@ -93,6 +114,20 @@ enum weight_use {
 
 /* Writes rows first .. first+count-1 as f32 (count, cols) to the host buffer `out`. Any failure code aborts weight_new and sticks. */
 typedef int weight_fill(void *self, size_t first, size_t count, float *out);
+/* The same rows as the blocks of the file. */
+typedef int weight_fill_stored(void *self, size_t first, size_t count, void *out);
+
+/* Where a weight's values come from. Read for ascending row ranges while weight_new runs; no f32 copy of the whole matrix ever exists. */
+struct weight_source {
+	weight_fill *fill;
+	weight_fill_stored *fill_stored; /* for WEIGHT_STORED; NULL: the file has no blocks that anybody unpacks */
+	enum weight_blocks blocks;
+	void *self;
+	/* Random values that a device may make itself, equal to fill's: element e is normals[h], h being the 16-bit piece number e % 8
+	 * (low half first) of rng_block(seed, stream, e / 8). normals: 65536 bf16, host; NULL: only fill knows. */
+	const uint16_t *normals;
+	uint64_t seed, stream;
+};
 
 enum weight_axis { WEIGHT_AXIS_ROWS, WEIGHT_AXIS_COLS };
 
@@ -114,19 +149,45 @@ struct weight_gradient {
 	size_t k;
 };
 
-/* One linear layer y = x W^T + bias + scale * (x A^T) B^T. rank 0: no adapter, a and b are not looked at. */
+/* The order of an adapter's products (RunLoRA; algorithms 2.1). The numbers are those of the paper's code. */
+enum lora_forward_order {
+	LORA_F1, /* y = x W^T + scale (x A^T) B^T */
+	LORA_F2, /* y = x (W + scale B A)^T; rounds the adapter away where it is small, unless the merged weight is f32 */
+};
+enum lora_backward_order {
+	LORA_B1, /* dx = dy W + ds A, ds = scale dy B; grad_a = ds^T x; grad_b = scale dy^T s */
+	LORA_B4, /* G = dy^T x; grad_a = scale B^T G; grad_b = scale G A^T; dx = dy (W + scale B A) */
+	LORA_B5, /* dx = dy (W + scale B A); the gradients as B1 */
+};
+
+#define LORA_PARTS_MAX 4
+
+/* The adapter of `rows` consecutive outputs. */
+struct lora_part {
+	size_t rows;
+	size_t rank;    /* 0: no adapter here; a and b are not looked at */
+	const float *a; /* (rank, cols) */
+	const float *b; /* (rows, rank) */
+	float *grad_a;  /* backward: (rank, cols), added to; NULL: not wanted */
+	float *grad_b;  /* backward: (rows, rank), added to; NULL: not wanted */
+};
+
+/* A linear layer y = x W^T + bias, to whose outputs, part by part, scale * (x A^T) B^T is added. Layers that read the same input are
+ * one (q, k, v; gate, up): their weights one above the other, a part each, their outputs side by side. */
 struct lora_linear {
-	const struct weight *weight;
-	const float *bias; /* (rows) or NULL */
-	const float *a;    /* (rank, cols) */
-	const float *b;    /* (rows, rank) */
-	size_t rank;
-	float scale; /* alpha / rank */
-	void *y;     /* forward: act (N, rows), written */
-	void *s; /* act (N, rank): x A^T, written by forward, read by backward; NULL in a forward that nobody differentiates */
+	const struct weight *weight; /* (rows, cols) */
+	const float *bias;           /* (rows) or NULL */
+	float scale;                 /* alpha / rank */
+	size_t parts;                /* 0: no adapter; else the parts' rows add up to the weight's */
+	struct lora_part part[LORA_PARTS_MAX];
+	enum lora_forward_order forward;
+	enum lora_backward_order backward;
+	void *y; /* forward: act (N, rows), written */
+	/* act (N, ranks), ranks being the sum of the parts': x A^T, part beside part. Written by forward (NULL: nobody differentiates,
+	 * or backward shall compute it again), read by backward. */
+	void *s;
 	const void *dy;                         /* backward: act (N, rows) */
-	float *grad_a;                          /* backward: (rank, cols), added to; NULL: not wanted */
-	float *grad_b;                          /* backward: (rows, rank), added to; NULL: not wanted */
+	void *ds;                               /* backward: act (N, ranks), written: scale * dy B. NULL: not kept */
 	const struct weight_gradient *gradient; /* backward: NULL: not wanted */
 };
 
@@ -164,15 +225,16 @@ struct attention {
 };
 
 /* The loss over hidden states and an output head, in chunks of tokens. labels[t] is what hidden[t] must predict (already
- * shifted by the caller); -1 is ignored. Only labelled tokens (and only those of tokens->index, when given) are multiplied. */
+ * shifted by the caller); -1 is ignored. When tokens->index is given only its tokens are multiplied and all others count as
+ * ignored; UINT32_MAX in it is an empty place. */
 struct cross_entropy {
-	const int32_t *labels; /* (N) */
-	const float *weights;  /* (N): factor of each token's loss and gradient, or NULL for 1 */
-	float gradient_scale;  /* d_hidden is the gradient of gradient_scale * sum(weight * loss) */
-	float softcap;         /* of the logits; 0 = none */
-	double *sum;           /* (1), added to: sum of weight * loss, nats; NULL: not wanted */
-	float *losses;         /* (N): loss of each labelled token, unweighted, 0 for others; NULL: not wanted */
-	uint8_t *correct;      /* (N): 1 where the label is the argmax or is ignored, 0 elsewhere; NULL: not wanted */
+	const int32_t *labels;       /* (N) */
+	const float *weights;        /* (N): factor of each token's loss and gradient, or NULL for 1 */
+	const float *gradient_scale; /* (1): d_hidden is the gradient of gradient_scale * sum(weight * loss) */
+	float softcap;               /* of the logits; 0 = none */
+	double *sum;                 /* (1), added to: sum of weight * loss, nats; NULL: not wanted */
+	float *losses;               /* (N): loss of each labelled token, unweighted, 0 for others; NULL: not wanted */
+	uint8_t *correct; /* (N): 1 where the label is the argmax or is ignored, 0 elsewhere; NULL: not wanted */
 };
 
 /* ---- optimizer ------------------------------------------------------------------------------------------------------ */
@@ -192,6 +254,18 @@ static inline size_t quantize_blocks(size_t n)
 	return (n + QUANTIZE_BLOCK - 1) / QUANTIZE_BLOCK;
 }
 
+/* ---- memory --------------------------------------------------------------------------------------------------------- */
+
+/* Bytes. What the driver keeps for itself (a CUDA context) is not counted in used and peak. */
+struct device_memory {
+	size_t used,
+		peak; /* allocated through this device: buffers, weights, working space; the most since it was opened */
+	size_t free, total; /* of the whole device; 0 where nobody knows */
+};
+
+/* Copies beside the computation are told apart by a slot below this number. */
+#define DEVICE_COPY_SLOTS 8
+
 /* ---- the table ------------------------------------------------------------------------------------------------------ */
 
 struct device_ops {
@@ -208,6 +282,25 @@ struct device_ops {
 	void (*download)(struct device *d, void *host, const void *from, size_t bytes);
 	void (*zero)(struct device *d, void *p, size_t bytes);
 	void (*copy)(struct device *d, void *to, const void *from, size_t bytes); /* not overlapping */
+	void (*memory)(struct device *d, struct device_memory *out);
+
+	/* Host memory that the device copies from and to at full speed (CUDA: page-locked). NULL after a failure, which sticks. */
+	void *(*host_alloc)(struct device *d, size_t bytes);
+	void (*host_release)(struct device *d, void *p); /* NULL is fine */
+	/* Copies that run beside the operations. Both begin when everything issued before is done; nothing issued later may touch either end
+	 * until copy_wait(slot) was issued, after which operations wait for the slot's latest copy. */
+	void (*send)(struct device *d, unsigned slot, void *host, const void *from, size_t bytes);
+	void (*fetch)(struct device *d, unsigned slot, void *to, const void *host, size_t bytes);
+	void (*copy_wait)(struct device *d, unsigned slot);
+
+	/* A sequence of operations that comes again with the same arguments (pointers, counts, host structs; what lies in device memory may
+	 * differ) is recorded under a key of the caller's: if (!replay(key)) { record(key); operations; record_end(); }. replay issues the
+	 * sequence and returns true once it is recorded. Between record and record_end nothing may be allocated, uploaded, downloaded or
+	 * synchronized. A device that does not record returns false and runs the operations. */
+	bool (*replay)(struct device *d, uint64_t key);
+	void (*record)(struct device *d, uint64_t key);
+	void (*record_end)(struct device *d);
+
 	/* n elements, f32 <-> act; bf16 rounds to nearest even. Both in device memory. */
 	void (*to_act)(struct device *d, void *act, const float *x, size_t n);
 	void (*from_act)(struct device *d, float *x, const void *act, size_t n);
@@ -215,10 +308,10 @@ struct device_ops {
 	void (*scale)(struct device *d, float *x, float factor, size_t n);
 	void (*add)(struct device *d, void *y, const void *x, size_t n); /* act: y += x */
 
-	/* Weights. weight_new calls fill() for ascending row ranges; no f32 copy of the whole matrix ever exists. storage: f32 or bf16;
-	 * a bf16 device takes bf16 only, other devices round to bf16 when asked to. uses: enum weight_use bits. NULL after a failure. */
-	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses,
-		weight_fill *fill, void *self);
+	/* Weights. A bf16 device takes no WEIGHT_F32; other devices round to bf16 when asked to. uses: enum weight_use bits; a weight with
+	 * WEIGHT_ROWS is F32 or BF16. NULL after a failure. */
+	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum weight_storage storage,
+		unsigned uses, const struct weight_source *source);
 	void (*weight_free)(struct device *d, struct weight *w); /* NULL is fine */
 	/* A new weight of the n listed (host indices) rows or columns, in the order of the list. */
 	struct weight *(*weight_slice)(
@@ -242,15 +335,18 @@ struct device_ops {
 	void (*matmul_backward)(
 		struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
 
-	/* The `count` linears (at most 8) share the input x (N, cols): q,k,v together, gate,up together. Base and adapter are
-	 * added before the base is rounded to bf16: an adapter of a thousandth of the base must still count. */
-	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
-		size_t count);
-	/* dx (N, cols) = (or +=) sum over the linears of dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and
-	 * gradient hooks are added to. dx may not overlap x or any dy. row_squares: NULL, or (rows) doubles to which every row's
-	 * own squared norm of (grad_a, grad_b) is added; needs t->row_offsets. */
-	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x,
-		const struct lora_linear *linears, size_t count, void *dx, bool accumulate, double *row_squares);
+	/* y of the layer. Base and adapter are added before the base is rounded to bf16: an adapter of a thousandth of the base must still
+	 * count. */
+	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear);
+	/* dx (N, cols) = (or +=) dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and gradient hooks are added to.
+	 * dx may not overlap x or dy. x NULL: grad_a is left to lora_gradient_a, for which ds is kept (LORA_B1 and B5 with s; no hook, no
+	 * row_squares). row_squares: NULL, or (rows) doubles to which every row's own squared norm of (grad_a, grad_b) is added; needs
+	 * t->row_offsets. */
+	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear,
+		void *dx, bool accumulate, double *row_squares);
+	/* grad_a += ds^T x, ds being what lora_backward left. */
+	void (*lora_gradient_a)(
+		struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear);
 
 	/* out (N, C) = rows ids[t] of w (needs WEIGHT_ROWS or WEIGHT_FORWARD). An id outside the matrix is a failure. */
 	void (*embedding)(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out);
@@ -277,12 +373,12 @@ struct device_ops {
 		const void *k, const void *v, const void *out, const float *log_sum_exp, const void *d_out, void *dq,
 		void *dk, void *dv);
 
-	/* h = f(gate) * up, n elements; h may be gate or up. */
+	/* h (N, width) = f(gate) * up; gate_up (N, 2 * width) holds a token's gate and behind it its up. */
 	void (*activation_forward)(
-		struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
+		struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h);
 	/* In place: gate becomes d_gate, up becomes d_up. If h is not NULL the recomputed f(gate) * up is written there; h may be dh. */
-	void (*activation_backward)(
-		struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
+	void (*activation_backward)(struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh,
+		void *gate_up, void *h);
 
 	/* hidden (N, C), head (V, C). d_hidden (N, C), NULL for the loss alone, may be hidden: zero for tokens that count nothing. The head
 	 * needs WEIGHT_FORWARD, and WEIGHT_BACKWARD for d_hidden. At most one chunk of (tokens, V) exists at a time. */

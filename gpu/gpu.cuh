@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CUDA backend from inside: the device, its memory and working space, products, and the operations that its table lists.
+ * Shapes and meanings are documented in compute/compute.h; file for file the mirror of compute/cpu/. The device's thread.
+ *
+ * Everything is issued on one stream, so operations run in order. What an operation launches depends on host arguments alone, never on
+ * device memory, and it neither allocates nor waits once its working space has grown to size and its plans are made: so a
+ * sequence that ran once can be captured into a graph. No float atomics anywhere. Activations are bf16 or f32; an f64 device is refused. */
+#pragma once
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <cuda_runtime.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <type_traits>
+
+extern "C" {
+#include "compute/compute.h"
+}
+
+/* Buffers that live as long as the device and only grow, one a purpose. */
+enum cuda_scratch_slot {
+	SCRATCH_LARGE, /* within one operation: a chunk of logits, an unpacked or merged weight, a tuning product's output */
+	SCRATCH_TOKENS_X, /* gathered tokens */
+	SCRATCH_TOKENS_DX,
+	SCRATCH_TOKENS_Y,
+	SCRATCH_LORA_A, /* adapter factors in the activation type */
+	SCRATCH_LORA_B,
+	SCRATCH_LORA_S,
+	SCRATCH_LORA_DS,
+	SCRATCH_LORA_GRADIENT,
+	SCRATCH_ATTENTION, /* cuDNN's working space; log-sum-exp and dQ sums */
+	SCRATCH_OFFSETS,   /* attention: ragged offsets and lengths */
+	SCRATCH_HIDDEN,    /* loss: gathered hidden states, then their gradient */
+	SCRATCH_LOSS,      /* losses of a chunk */
+	SCRATCH_PARTIAL,   /* partial sums of reductions */
+	SCRATCH_FP8,       /* an activation in E4M3 and its scales */
+	SCRATCH_GEMM,      /* cuBLASLt's working space; of a fixed size */
+	SCRATCH_COUNT,
+};
+
+struct gemm_plans;      /* gemm.cu */
+struct attention_plans; /* attention.cu */
+struct recordings;      /* record.cu */
+
+struct cuda_device {
+	struct device base;
+	int ordinal;
+	int architecture; /* 90 for compute capability 9.0 */
+	int multiprocessors;
+	size_t l2_bytes;
+	bool deterministic;
+	char name[256];   /* the card's */
+	char cache[4096]; /* folder of kept plans; "" = none */
+	cudaStream_t stream;
+	cudaStream_t copies; /* send and fetch */
+	cudaEvent_t issued, copied[DEVICE_COPY_SLOTS];
+	cublasLtHandle_t lt;
+	struct gemm_plans *plans;          /* NULL until the first product */
+	struct attention_plans *attention; /* NULL until the first attention */
+	struct recordings *recordings;     /* NULL until the first recording */
+	bool capturing;                    /* between record and record_end of a sequence that is being captured */
+	void *scratch[SCRATCH_COUNT];
+	size_t scratch_bytes[SCRATCH_COUNT];
+	size_t used, peak; /* bytes, see struct device_memory */
+};
+
+static inline struct cuda_device *cuda_device(struct device *d)
+{
+	return (struct cuda_device *)d;
+}
+
+/* ---- device.cu ---- */
+
+/* The first failure sticks. Never called with text of users. */
+void cuda_fail(struct cuda_device *c, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* True when e is cudaSuccess and the device is well; else records what failed: out of memory as SAKIORI_ENOMEM, all else SAKIORI_EDEVICE. */
+bool cuda_well(struct cuda_device *c, cudaError_t e, const char *what);
+/* After a kernel launch: records a launch that was refused. */
+static inline bool cuda_launched(struct cuda_device *c, const char *what)
+{
+	return cuda_well(c, cudaGetLastError(), what);
+}
+/* Device memory, counted in used and peak; not zeroed; NULL after recording the failure (while capturing always a failure). */
+void *cuda_memory_new(struct cuda_device *c, size_t bytes, const char *what);
+void cuda_memory_free(struct cuda_device *c, void *p, size_t bytes);
+/* 256-byte aligned, not zeroed; NULL after recording a failure. The content is lost when the buffer grows, and every recording with it. */
+void *cuda_scratch(struct cuda_device *c, enum cuda_scratch_slot slot, size_t bytes);
+/* Blocks for a grid-stride loop over n items, `each` items a block: enough to fill the card, at least 1. */
+unsigned cuda_blocks(const struct cuda_device *c, size_t n, size_t each);
+
+/* Activations as floats and back, rounding to nearest even. */
+__device__ __forceinline__ float act_load(float x)
+{
+	return x;
+}
+__device__ __forceinline__ float act_load(__nv_bfloat16 x)
+{
+	return __bfloat162float(x);
+}
+template <typename T> __device__ __forceinline__ T act_store(float x);
+template <> __device__ __forceinline__ float act_store<float>(float x)
+{
+	return x;
+}
+template <> __device__ __forceinline__ __nv_bfloat16 act_store<__nv_bfloat16>(float x)
+{
+	return __float2bfloat16_rn(x);
+}
+
+/* 16 bytes of activations (8 bf16 or 4 f32), for aligned accesses. */
+template <typename T> struct alignas(16) act_vector {
+	static constexpr int count = 16 / sizeof(T);
+	T at[count];
+};
+
+/* ---- record.cu: replay, record, record_end ---- */
+/* Forgets every recording: what it points at has moved. */
+void cuda_recordings_drop(struct cuda_device *c);
+void cuda_recordings_free(struct cuda_device *c);
+
+/* ---- gemm.cu: products by cuBLASLt ---- */
+
+enum gemm_type { GEMM_F32, GEMM_BF16, GEMM_E4M3 };
+
+/* out (m, n) = alpha * op(a) op(b) + beta * add, row-major; sums are f32 (TF32 never). Distances between rows in elements. */
+struct gemm {
+	size_t m, n, k;
+	bool a_transposed; /* a lies as (k, m), else (m, k) */
+	bool b_transposed; /* b lies as (n, k), else (k, n) */
+	size_t a_row, b_row, out_row;
+	enum gemm_type a_type, b_type, out_type;
+	float alpha, beta;
+	const void *add;      /* beta != 0: (m, n) of out_type, out_row apart; NULL: out itself */
+	const float *a_scale; /* E4M3: (m), a factor for each row of op(a); both or none */
+	const float *b_scale; /* E4M3: (n), for each column of op(b) */
+};
+/* E4M3 needs a not transposed, b transposed, k and row distances multiples of 16. The plan is the fastest of those that cuBLASLt offers, measured when
+ * the shape comes first (not while capturing, not under deterministic), kept in the cache folder. */
+void cuda_gemm(struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out);
+void cuda_gemm_plans_free(struct cuda_device *c);
+
+/* ---- weight.cu, weight_packed.cu ---- */
+
+struct weight {
+	size_t rows, cols;
+	enum weight_storage storage;
+	unsigned uses;
+	void *data; /* F32, BF16: (rows, cols). FP8: E4M3 (rows, cols). NF4: two a byte, low nibble first. STORED: see blocks */
+	float *row_scale; /* FP8: (rows) */
+	void *transposed; /* FP8 with WEIGHT_BACKWARD: E4M3 (cols, rows) */
+	float *col_scale; /* FP8: (cols), of the transposed copy */
+	__half *scale;    /* NF4 and STORED: (rows, cols / block), the blocks' d */
+	__half *least;    /* Q4_1: the blocks' m */
+	enum weight_blocks blocks;
+	size_t block; /* elements a scale; NF4: 64 */
+	size_t bytes; /* of everything above */
+};
+/* Whether the device is well and the weight was made for this use; records a failure if not. */
+bool cuda_weight_may(struct cuda_device *c, const struct weight *w, enum weight_use use);
+/* (rows, cols) in the activation type: w->data itself for F32 and BF16, else unpacked into SCRATCH_LARGE (valid until that slot is used again). */
+const void *cuda_weight_plain(struct cuda_device *c, const struct weight *w);
+/* The same of W + scale * B A of all parts, summed in f32 and rounded once, in SCRATCH_LARGE. */
+const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_linear *l);
+/* Unpacks rows first .. first+count-1 of an NF4 or STORED weight to out (count, cols) in the activation type. */
+void cuda_weight_unpack(struct cuda_device *c, const struct weight *w, size_t first, size_t count, void *out);
+/* Packs f32 rows (device memory) as NF4 or E4M3 into the weight's arrays. */
+void cuda_weight_pack(struct cuda_device *c, struct weight *w, size_t first, size_t count, const float *rows);
+
+/* ---- linear.cu ---- */
+/* out (n, rows) = x W^T (+ bias) (+ out when add): whatever the storage. */
+void cuda_linear(
+	struct cuda_device *c, size_t n, const void *x, const struct weight *w, const float *bias, void *y, bool add);
+/* dx (n, cols) = dy W (+ dx when add). */
+void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add);
+/* E4M3 and one scale a token of an activation (n, width), in SCRATCH_FP8. */
+void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales);
+
+/* ---- the operations, by file: each is declared with the type of its place in the table ---- */
+#define CUDA_OPERATION(name) std::remove_pointer<decltype(device_ops::name)>::type cuda_##name
+
+/* device.cu */
+CUDA_OPERATION(memory);
+CUDA_OPERATION(send);
+CUDA_OPERATION(fetch);
+CUDA_OPERATION(copy_wait);
+/* record.cu */
+CUDA_OPERATION(replay);
+CUDA_OPERATION(record);
+CUDA_OPERATION(record_end);
+/* weight.cu */
+CUDA_OPERATION(weight_new);
+CUDA_OPERATION(weight_free);
+CUDA_OPERATION(weight_slice);
+CUDA_OPERATION(weight_write);
+CUDA_OPERATION(weight_merged);
+CUDA_OPERATION(weight_repack);
+CUDA_OPERATION(weight_read);
+CUDA_OPERATION(weight_bytes);
+CUDA_OPERATION(embedding);
+/* linear.cu */
+CUDA_OPERATION(matmul);
+CUDA_OPERATION(matmul_backward);
+CUDA_OPERATION(head_logits);
+/* lora.cu */
+CUDA_OPERATION(lora_forward);
+CUDA_OPERATION(lora_backward);
+CUDA_OPERATION(lora_gradient_a);
+/* norm.cu */
+CUDA_OPERATION(norm_forward);
+CUDA_OPERATION(norm_backward);
+/* rope.cu */
+CUDA_OPERATION(rope_forward);
+CUDA_OPERATION(rope_backward);
+/* attention.cu */
+CUDA_OPERATION(attention_forward);
+CUDA_OPERATION(attention_backward);
+void cuda_attention_plans_free(struct cuda_device *c);
+/* activation.cu */
+CUDA_OPERATION(activation_forward);
+CUDA_OPERATION(activation_backward);
+/* loss.cu */
+CUDA_OPERATION(cross_entropy);
+/* vector.cu */
+CUDA_OPERATION(to_act);
+CUDA_OPERATION(from_act);
+CUDA_OPERATION(axpy);
+CUDA_OPERATION(scale);
+CUDA_OPERATION(add);
+CUDA_OPERATION(adamw);
+CUDA_OPERATION(sum_squares);
+CUDA_OPERATION(reduce);
+/* quantize.cu */
+CUDA_OPERATION(quantize);
+CUDA_OPERATION(dequantize);
