@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/rng.h"
 #include "formats/model_file.h"
 #include "tests/lib/gguf_build.h"
 
@@ -497,12 +498,65 @@ START_TEST(random_weights_are_the_same_every_time_and_spread_as_promised)
 }
 END_TEST
 
-START_TEST(every_known_shape_opens_and_an_unknown_one_lists_them)
+/* The rule that compute.h states for a device that makes the weights itself. */
+START_TEST(random_rows_are_those_of_the_rule_a_device_follows)
 {
-	const char *const known[] = {"shape:smollm2-135m", "shape:smollm2-360m", "shape:tinyllama-1.1b",
-		"shape:llama-3.2-1b", "shape:llama-3-8b"};
-	for (int i = 0; i < 5; i++)
-		model_file_close(open_model(known[i]));
+	const struct {
+		const char *name;
+		uint64_t before; /* elements of the tensors above it */
+	} tensors[] = {
+		{"self_attn.q_proj", 0},
+		{"self_attn.k_proj", 576 * 576},
+		{"self_attn.v_proj", 576 * 576 + 192 * 576},
+		{"self_attn.o_proj", 0},
+		{"mlp.gate_proj", 0},
+		{"mlp.up_proj", 1536 * 576},
+		{"mlp.down_proj", 0},
+	};
+	struct model_file *mf = open_model("shape:smollm2-135m");
+	struct model_random random, above = {0};
+	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+		char name[64];
+		snprintf(name, sizeof name, "model.layers.7.%s.weight", tensors[i].name);
+		const struct model_tensor *t = model_file_tensor(mf, name);
+		float *row = malloc(sizeof *row * t->cols * 2);
+		ck_assert_int_eq(model_file_read(mf, t, 0, 1, row, NULL), 0);
+		ck_assert_int_eq(model_file_read(mf, t, 1, 1, row + t->cols, NULL), 0);
+		ck_assert(model_file_random(mf, t, &random));
+		ck_assert_uint_eq(random.first_element, tensors[i].before);
+		ck_assert((random.stream == above.stream) == (tensors[i].before != 0));
+		for (size_t at = 0; at < 2 * t->cols; at++) {
+			uint64_t e = random.first_element + at;
+			uint32_t block[4];
+			rng_block(random.seed, random.stream, e / 8, block);
+			uint16_t h = (uint16_t)(block[e % 8 / 2] >> (16 * (e % 2)));
+			ck_assert_float_eq(row[at], bf16_to_f32(random.normals[h]));
+		}
+		above = random;
+		free(row);
+	}
+	ck_assert(!model_file_random(mf, model_file_tensor(mf, "model.norm.weight"), &random));
+	model_file_close(mf);
+	mf = open_model(tiny);
+	ck_assert(!model_file_random(mf, model_file_tensor(mf, "model.embed_tokens.weight"), &random));
+	model_file_close(mf);
+}
+END_TEST
+
+START_TEST(every_known_shape_opens_and_has_a_fingerprint_of_its_own_and_an_unknown_one_lists_them)
+{
+	const char *const known[] = {"shape:smollm2-135m", "shape:smollm2-360m", "shape:smollm2-1.7b",
+		"shape:tinyllama-1.1b", "shape:llama-3.2-1b", "shape:llama-3.2-3b", "shape:llama-2-7b",
+		"shape:llama-3-8b", "shape:llama-3-70b"};
+	enum { KNOWN = sizeof known / sizeof *known };
+	uint8_t fingerprints[KNOWN][HASH_SIZE];
+	for (int i = 0; i < KNOWN; i++) {
+		struct model_file *shape = open_model(known[i]);
+		ck_assert_int_eq(model_file_fingerprint(shape, fingerprints[i], NULL), 0);
+		for (int k = 0; k < i; k++)
+			ck_assert_mem_ne(fingerprints[i], fingerprints[k], HASH_SIZE);
+		model_file_close(shape);
+	}
 	struct model_file *mf;
 	struct fault f = {0};
 	ck_assert_int_eq(model_file_open("shape:gpt", &mf, &f), SAKIORI_ENOTFOUND);
@@ -534,7 +588,8 @@ int main(void)
 	tcase_add_test(t, shapes_that_do_not_hold_together_are_refused);
 	tcase_add_test(t, missing_wrong_and_foreign_tensors_are_refused_by_name);
 	tcase_add_test(t, random_weights_are_the_same_every_time_and_spread_as_promised);
-	tcase_add_test(t, every_known_shape_opens_and_an_unknown_one_lists_them);
+	tcase_add_test(t, random_rows_are_those_of_the_rule_a_device_follows);
+	tcase_add_test(t, every_known_shape_opens_and_has_a_fingerprint_of_its_own_and_an_unknown_one_lists_them);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

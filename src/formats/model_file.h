@@ -40,8 +40,9 @@ struct model_tensor {
 
 struct model_file;
 
-/* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (smollm2-135m, smollm2-360m, tinyllama-1.1b,
- * llama-3.2-1b, llama-3-8b: N(0, 0.02) in bf16, norms 1, for benches; no tokenizer). All tensors the shape asks for
+/* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (smollm2-135m, smollm2-360m, smollm2-1.7b,
+ * tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b, llama-2-7b, llama-3-8b, llama-3-70b: N(0, 0.02) in bf16, norms 1, for
+ * benches; no tokenizer). All tensors the shape asks for
  * must be there in their sizes; any other tensor, rope scaling and every feature that this project would compute
  * wrongly is refused by name. */
 int model_file_open(const char *path, struct model_file **out, struct fault *f);
@@ -66,8 +67,18 @@ int model_file_read(struct model_file *mf, const struct model_tensor *t, size_t 
 int model_file_read_stored(
 	struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, void *out, struct fault *f);
 
+/* Random weights as whoever knows their rule makes them without reading: element e of the tensor is element
+ * first_element + e of the stream, and that is normals[h], h being the 16-bit piece number e % 8 (low half first) of
+ * rng_block(seed, stream, e / 8). q, k and v of a layer follow each other in one stream, and so do gate and up. */
+struct model_random {
+	const uint16_t *normals; /* 65536 bf16, borrowed until model_file_close */
+	uint64_t seed, stream, first_element;
+};
+/* False for a tensor that comes from a file, and for the norms. */
+bool model_file_random(const struct model_file *mf, const struct model_tensor *t, struct model_random *out);
+
 /* The base fingerprint: a hash over one leaf a tensor, in name order, and one of the scalars; a tensor's leaf covers
  * name, stored type, shape and the stored bytes in row order, the scalars' the architecture, heads, norm epsilon and
  * rope base (FORMATS.md). Succeeds only when every tensor was read whole and no pass is open; otherwise
- * SAKIORI_EINVAL names one. */
+ * SAKIORI_EINVAL names one. Of shape:NAME it covers the name and the shape, whether or not a row was read. */
 int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_SIZE], struct fault *f);

@@ -12,8 +12,8 @@ struct model_entry {
 	struct model_tensor public; /* first, so that a pointer to it is one to this */
 	char name[MODEL_NAME_SIZE];
 	const struct gguf_tensor *source; /* NULL: random */
-	size_t permuted_heads; /* rows lie in llama.cpp's q/k order, in so many heads; 0: in Hugging Face's */
-	uint64_t stream;       /* of the random numbers */
+	size_t permuted_heads;          /* rows lie in llama.cpp's q/k order, in so many heads; 0: in Hugging Face's */
+	uint64_t stream, first_element; /* random: the tensor's elements are those of the stream from this one on */
 	struct hash hash;
 	size_t next_row; /* where the open pass goes on */
 	bool open;       /* a pass began and has not ended */

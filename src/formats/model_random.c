@@ -16,14 +16,36 @@
 static const struct model_shape shapes[] = {
 	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true},
 	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true},
+	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true},
 	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false},
 	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true},
+	{"llama", "llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 1e-5f, 500000.0f, true},
+	{"llama", "llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e-5f, 10000.0f, false},
 	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
+	{"llama", "llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
 };
+
+/* Layers that read the same input are one matrix to a device, the tensors one above the other: they are pieces of one stream. */
+static void join(struct model_file *mf, unsigned layer, const char *const *tensors)
+{
+	const struct model_entry *first = NULL;
+	uint64_t elements = 0;
+	for (; *tensors != NULL; tensors++) {
+		char name[MODEL_NAME_SIZE];
+		snprintf(name, sizeof name, "model.layers.%u.%s.weight", layer, *tensors);
+		const struct model_tensor *t = model_file_tensor(mf, name);
+		struct model_entry *e = &mf->entries[(const struct model_entry *)(const void *)t - mf->entries];
+		if (first == NULL)
+			first = e;
+		e->stream = first->stream;
+		e->first_element = elements;
+		elements += (uint64_t)t->rows * t->cols;
+	}
+}
 
 int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 {
-	char known[200] = "";
+	char known[300] = "";
 	const struct model_shape *shape = NULL;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		size_t n = strlen(known);
@@ -41,6 +63,12 @@ int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 	for (size_t i = 0; i < mf->count; i++) {
 		mf->entries[i].public.type = STORED_BF16;
 		mf->entries[i].stream = i + 1; /* 0 made the table */
+	}
+	static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", NULL};
+	static const char *const mlp[] = {"mlp.gate_proj", "mlp.up_proj", NULL};
+	for (unsigned layer = 0; layer < mf->shape.layers; layer++) {
+		join(mf, layer, attention);
+		join(mf, layer, mlp);
 	}
 	mf->normals = must_alloc(NORMALS * sizeof *mf->normals);
 	struct rng r;
@@ -61,7 +89,7 @@ void model_random_rows(
 			p[i] = 0x3f80; /* 1.0 */
 		return;
 	}
-	uint64_t counter = first_row * cols / 8;
+	uint64_t counter = (e->first_element + first_row * cols) / 8;
 	for (size_t i = 0; i < values; i += 8, counter++) {
 		uint32_t random[4];
 		rng_block(SEED, e->stream, counter, random);
@@ -70,4 +98,14 @@ void model_random_rows(
 			p[i + 2 * k + 1] = mf->normals[random[k] >> 16];
 		}
 	}
+}
+
+bool model_file_random(const struct model_file *mf, const struct model_tensor *t, struct model_random *out)
+{
+	const struct model_entry *e = (const void *)t;
+	if (mf->normals == NULL || t->vector)
+		return false;
+	*out = (struct model_random){
+		.normals = mf->normals, .seed = SEED, .stream = e->stream, .first_element = e->first_element};
+	return true;
 }
