@@ -1,1 +1,33 @@
-# gpu
+# The CUDA backend: one loadable module with one exported symbol. libtool has no CUDA tag, so nvcc is driven directly.
+gpu_cu = \
+	%D%/device.cu \
+	# end
+# Host code that drives cuDNN, only where its frontend was found.
+gpu_cudnn_cu = \
+	# end
+EXTRA_DIST += $(gpu_cu) $(gpu_cudnn_cu) %D%/gpu.cuh %D%/sakiori-cuda.map
+SUFFIXES = .cu .cu.o
+if CUDA
+gpu_objs = $(gpu_cu:.cu=.cu.o)
+# Code for each card, and PTX of the last for cards yet to come; host code needs one.
+NVCC_CODE = for a in $(CUDA_ARCHITECTURES); do code="$$code -gencode=arch=compute_$$a,code=sm_$$a"; done; \
+	code="$$code -gencode=arch=compute_$$a,code=compute_$$a"
+NVCC_COMPILE = $(NVCC) -std=c++20 -O3 --threads 2 -Xcompiler -fPIC,-fvisibility=hidden,-Wall $(NVCC_WERROR) $(CUDNN_CPPFLAGS) \
+	$(AM_CPPFLAGS) $(NVCCFLAGS)
+AM_V_NVCC = $(AM_V_NVCC_@AM_V@)
+AM_V_NVCC_ = $(AM_V_NVCC_@AM_DEFAULT_V@)
+AM_V_NVCC_0 = @echo "  NVCC    " $@;
+.cu.cu.o:
+	@$(MKDIR_P) $(@D)
+	$(AM_V_NVCC)code=; $(NVCC_CODE); $(NVCC_COMPILE) $$code -MD -MP -MF $(@:.o=.d) -c $< -o $@
+if CUDNN
+gpu_objs += $(gpu_cudnn_cu:.cu=.cu.o)
+endif
+%D%/sakiori-cuda.so: $(gpu_objs) %D%/sakiori-cuda.map
+	$(AM_V_NVCC)$(NVCC) $(NVCCFLAGS) -shared -Xlinker -z,defs,-z,relro,-z,now,--version-script=$(srcdir)/%D%/sakiori-cuda.map \
+		-o $@ $(gpu_objs) -lcublasLt -ldl
+-include $(gpu_objs:.o=.d)
+sakiorimoduledir = $(pkglibdir)
+sakiorimodule_SCRIPTS = %D%/sakiori-cuda.so
+CLEANFILES += %D%/sakiori-cuda.so %D%/*.cu.o %D%/*.cu.d
+endif
