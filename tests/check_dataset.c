@@ -246,6 +246,32 @@ START_TEST(a_file_is_read_and_what_is_none_is_refused)
 }
 END_TEST
 
+START_TEST(random_rows_are_the_same_every_time_and_learned_whole)
+{
+	enum { ROWS = 3, TOKENS = 33, VOCABULARY = 7 };
+	struct dataset *sets[2], *none;
+	uint32_t ids[TOKENS], seen = 0;
+	uint8_t labelled[TOKENS], a[HASH_SIZE], b[HASH_SIZE];
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(dataset_random(&sets[i], ROWS, TOKENS, VOCABULARY, 4, NULL), 0);
+	dataset_fingerprint(sets[0], a);
+	dataset_fingerprint(sets[1], b);
+	ck_assert_mem_eq(a, b, sizeof a);
+	const struct dataset_counts *counts = dataset_counts(sets[0]);
+	ck_assert(counts->rows == ROWS && counts->tokens == ROWS * TOKENS && counts->longest_row == TOKENS);
+	ck_assert_uint_eq(counts->labelled_tokens, ROWS * (TOKENS - 1));
+	dataset_row(sets[0], ROWS - 1, ids, labelled);
+	for (int i = 0; i < TOKENS; i++) {
+		ck_assert(ids[i] < VOCABULARY && labelled[i] == 1);
+		seen |= 1u << ids[i];
+	}
+	ck_assert_uint_eq(seen, (1u << VOCABULARY) - 1);
+	dataset_free(sets[0]);
+	dataset_free(sets[1]);
+	ck_assert_int_eq(dataset_random(&none, 1, 1, VOCABULARY, 4, NULL), SAKIORI_EINVAL);
+}
+END_TEST
+
 START_TEST(the_fingerprint_covers_ids_labels_and_row_bounds)
 {
 	static const char *const sets[] = {
@@ -536,6 +562,7 @@ int main(void)
 	tcase_add_test(c, limits_are_errors_that_say_the_limit);
 	tcase_add_test(c, rows_of_messages_without_a_chat_template_say_what_to_do);
 	tcase_add_test(c, a_file_is_read_and_what_is_none_is_refused);
+	tcase_add_test(c, random_rows_are_the_same_every_time_and_learned_whole);
 	tcase_add_test(c, the_fingerprint_covers_ids_labels_and_row_bounds);
 	suite_add_tcase(suite, c);
 	c = tcase_create("batches");

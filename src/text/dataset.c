@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/rng.h"
 #include "text/jsonl.h"
 #include "text/row.h"
 
@@ -148,6 +149,34 @@ int dataset_parse(struct dataset **out, const char *name, const void *data, size
 		rc = load(out, &j, t, chat, options, f);
 	jsonl_close(&j);
 	return rc;
+}
+
+int dataset_random(
+	struct dataset **out, uint64_t rows, size_t tokens, uint32_t vocabulary, uint64_t seed, struct fault *f)
+{
+	*out = NULL;
+	if (rows < 1 || tokens < 2 || vocabulary < 1)
+		return fault_set(f, SAKIORI_EINVAL, "%llu random rows of %zu tokens: expected at least 1 row of 2",
+			(unsigned long long)rows, tokens);
+	struct dataset *d = must_calloc(1, sizeof *d);
+	struct labelled_tokens list = {0};
+	int rc = 0;
+	for (uint64_t row = 0; row < rows && rc == 0; row++) {
+		struct rng r;
+		rng_init(&r, seed, row);
+		labelled_tokens_clear(&list);
+		for (size_t i = 0; i < tokens; i++)
+			token_list_add(&list.tokens, (int32_t)rng_below(&r, vocabulary));
+		labelled_tokens_mark(&list, true);
+		rc = add_row(d, &list, tokens, false, f);
+	}
+	labelled_tokens_fini(&list);
+	if (rc != 0) {
+		dataset_free(d);
+		return rc;
+	}
+	*out = d;
+	return 0;
 }
 
 void dataset_free(struct dataset *d)

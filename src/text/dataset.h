@@ -46,6 +46,10 @@ int dataset_load(struct dataset **out, const char *path, const struct tokenizer 
 /* The same from memory; `name` stands for the file in errors. */
 int dataset_parse(struct dataset **out, const char *name, const void *data, size_t size, const struct tokenizer *t,
 	const struct chat *chat, const struct dataset_options *options, struct fault *f);
+/* `rows` rows of `tokens` random ids below `vocabulary`, of which every token is learned: what a bench trains on, without
+ * a file or a tokenizer. The same seed gives the same rows. SAKIORI_EINVAL for sizes of which nothing can be learned. */
+int dataset_random(
+	struct dataset **out, uint64_t rows, size_t tokens, uint32_t vocabulary, uint64_t seed, struct fault *f);
 void dataset_free(struct dataset *d);
 
 const struct dataset_counts *dataset_counts(const struct dataset *d);
