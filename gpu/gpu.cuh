@@ -41,6 +41,13 @@ enum cuda_scratch_slot {
 	SCRATCH_COUNT,
 };
 
+/* What only a kernel can find wrong. */
+enum cuda_trouble {
+	TROUBLE_ID,    /* a token's id is not a row of the embedding */
+	TROUBLE_LABEL, /* a label is not a row of the head */
+	TROUBLE_COUNT,
+};
+
 struct gemm_plans;      /* gemm.cu */
 struct attention_plans; /* attention.cu */
 struct recordings;      /* record.cu */
@@ -61,6 +68,9 @@ struct cuda_device {
 	struct gemm_plans *plans;          /* NULL until the first product */
 	struct attention_plans *attention; /* NULL until the first attention */
 	struct recordings *recordings;     /* NULL until the first recording */
+	/* (TROUBLE_COUNT) words of page-locked host memory, 0 at first. A kernel that finds a trouble stores 1 in its word; sync() and download()
+	 * look at them once the stream has been waited for, and record the failure. */
+	uint32_t *trouble;
 	bool capturing;                    /* between record and record_end of a sequence that is being captured */
 	void *scratch[SCRATCH_COUNT];
 	size_t scratch_bytes[SCRATCH_COUNT];
