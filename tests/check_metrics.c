@@ -40,6 +40,8 @@ static struct metrics *full(void)
 		METRIC_ADMIN_DENIED};
 	for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
 		metrics_set(m, plain[i], NULL, NULL, 1);
+	for (enum metric gpu = METRIC_GPU_MEMORY_USED; gpu <= METRIC_JOULES_PER_TOKEN; gpu++)
+		metrics_set(m, gpu, "0", NULL, 1);
 	metrics_observe(m, METRIC_ROUND_DURATION, 3);
 	metrics_read_process(m);
 	return m;

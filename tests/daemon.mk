@@ -22,6 +22,16 @@ tests_check_worker_SOURCES = tests/check_worker.c
 tests_check_worker_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
 tests_check_worker_LDADD = libdaemon.a $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
 
+check_PROGRAMS += tests/check_gpu_meter
+tests_check_gpu_meter_SOURCES = tests/check_gpu_meter.c
+tests_check_gpu_meter_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_gpu_meter_LDADD = libdaemon.a $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
+EXTRA_tests_check_gpu_meter_DEPENDENCIES = tests/lib/fake_nvml.so
+CLEANFILES += tests/lib/fake_nvml.so
+tests/lib/fake_nvml.so: tests/lib/fake_nvml.c
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(CC) -O1 -shared -fPIC -o $@ $(srcdir)/tests/lib/fake_nvml.c
+
 check_PROGRAMS += tests/check_store
 tests_check_store_SOURCES = tests/check_store.c
 tests_check_store_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS) $(SQLITE_CFLAGS)
@@ -40,4 +50,4 @@ else
 tests_fuzz_fuzz_admin_SOURCES += tests/fuzz/replay.c
 endif
 endif
-EXTRA_DIST += tests/fuzz/corpus/admin
+EXTRA_DIST += tests/fuzz/corpus/admin tests/lib/fake_nvml.c

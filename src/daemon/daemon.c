@@ -245,6 +245,7 @@ static void close_handles(struct daemon *d)
 	http_close(d->http);
 	admin_socket_close(d->admin_socket, NULL, NULL);
 	d->admin_socket = NULL;
+	gpu_meter_stop(d->gpu_meter);
 	log_set_sink(NULL, NULL); /* no line may wake a closed handle */
 	uv_handle_t *const handles[] = {(uv_handle_t *)&d->site_timer, (uv_handle_t *)&d->second,
 		(uv_handle_t *)&d->watchdog, (uv_handle_t *)&d->patience, (uv_handle_t *)&d->turn,
@@ -380,6 +381,9 @@ static int start(struct daemon *d, struct fault *f)
 		rc = start_servers(d, f);
 	if (rc != 0)
 		return rc;
+	if (strncmp(d->config.model.device, "cuda", 4) == 0)
+		d->gpu_meter = gpu_meter_start(
+			&d->loop, d->config.model.device, &worker_progress(d->worker)->tokens, d->metrics, NULL);
 	lane_push(d->lane, verify_store, on_store_verified, d);
 	uv_signal_start(&d->term, on_signal, SIGTERM);
 	uv_signal_start(&d->interrupt, on_signal, SIGINT);
@@ -424,6 +428,7 @@ int daemon_run(const char *config_path)
 	const struct rlimit no_core = {0};
 	setrlimit(RLIMIT_CORE, &no_core); /* a core file would hold the keys */
 	signal(SIGPIPE, SIG_IGN);
+	setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* cuda:N and nvidia-smi's N are one GPU */
 	d->worker_stopped = true;
 	int code = EXIT_CODE_CONFIG;
 	if (read_all(config_path, true, &d->config, &d->identity, &d->network_secret, &f) != 0) {

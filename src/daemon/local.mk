@@ -6,6 +6,7 @@ libdaemon_a_SOURCES = \
 	%D%/log_ring.h %D%/log_ring.c \
 	%D%/admin.h %D%/admin.c %D%/admin_interface.c \
 	%D%/admin_socket.h %D%/admin_socket.c \
+	%D%/gpu_meter.h %D%/gpu_meter.c \
 	%D%/lane.h %D%/lane.c \
 	%D%/worker.h %D%/worker.c \
 	%D%/engine.h %D%/engine.c \

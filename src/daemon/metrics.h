@@ -44,6 +44,14 @@
 	X(LOOP_LAG, "sakiori_loop_lag_seconds", GAUGE, "",                                                             \
 		"Longest time one turn of the event loop took since the last scrape.")                                 \
 	X(ADMIN_DENIED, "sakiori_admin_denied_total", COUNTER, "", "Admin calls refused for lack of permission.")      \
+	X(GPU_MEMORY_USED, "sakiori_gpu_memory_used_bytes", GAUGE, "gpu", "Memory of the GPU in use, by whomever.")    \
+	X(GPU_MEMORY_TOTAL, "sakiori_gpu_memory_total_bytes", GAUGE, "gpu", "Memory of the GPU.")                      \
+	X(GPU_UTILIZATION, "sakiori_gpu_utilization_ratio", GAUGE, "gpu",                                              \
+		"Share of the time in which the GPU worked.")                                                          \
+	X(GPU_TEMPERATURE, "sakiori_gpu_temperature_celsius", GAUGE, "gpu", "Temperature of the GPU.")                 \
+	X(GPU_POWER, "sakiori_gpu_power_watts", GAUGE, "gpu", "Power that the GPU draws.")                             \
+	X(JOULES_PER_TOKEN, "sakiori_train_joules_per_token", GAUGE, "gpu",                                            \
+		"Energy of the GPU over the last reading's tokens, waiting included, divided by these tokens.")        \
 	X(PROCESS_CPU, "process_cpu_seconds_total", COUNTER, "", "User and system CPU time spent.")                    \
 	X(PROCESS_RSS, "process_resident_memory_bytes", GAUGE, "", "Resident memory.")                                 \
 	X(PROCESS_VIRTUAL, "process_virtual_memory_bytes", GAUGE, "", "Virtual memory.")                               \

@@ -9,6 +9,7 @@
 #include "daemon/admin.h"
 #include "daemon/admin_socket.h"
 #include "daemon/engine.h"
+#include "daemon/gpu_meter.h"
 #include "daemon/http.h"
 #include "daemon/lane.h"
 #include "daemon/log_ring.h"
@@ -58,6 +59,7 @@ struct daemon {
 	struct admin *admin;
 	struct admin_socket *admin_socket;
 	struct metrics *metrics;
+	struct gpu_meter *gpu_meter; /* NULL: training is on the CPU */
 	struct engine *engine;
 	struct worker *worker;
 	bool worker_opened, worker_stopped, store_verified;
