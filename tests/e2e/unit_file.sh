@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The unit is well-formed and sealed: systemd-analyze verify says nothing, and its exposure is at most 1.3 (with the GPU
-# drop-in at most 1.5). Skipped where there is no systemd-analyze that can judge a file offline.
+# drop-in, that leaves the devices to their file modes, at most 1.6). Skipped where there is no systemd-analyze that can judge a file offline.
 set -u
 systemd-analyze security --help 2>/dev/null | grep -q -- --offline || exit 77
 work=$(mktemp -d)
@@ -35,7 +35,7 @@ sed '/^\[Unit\]/,/^$/d' "${SRCDIR:?}/systemd/sakiorid-gpu.conf" >>"$work/gpu/sak
 sed -i '/^\[Install\]/d; /^WantedBy=/d' "$work/gpu/sakiorid.service"
 said=$(systemd-analyze verify --man=no "$work/gpu/sakiorid.service" 2>&1)
 [ -z "$said" ] || fail "verify of the GPU drop-in says: $said"
-exposure "$work/gpu/sakiorid.service" 15
+exposure "$work/gpu/sakiorid.service" 16
 
 # sysusers and tmpfiles are understood, in a root of their own.
 if command -v systemd-sysusers >/dev/null && command -v systemd-tmpfiles >/dev/null; then
