@@ -58,10 +58,35 @@ void trainer_config_default(struct trainer_config *config)
 	};
 }
 
+static const char *const dtype_words[] = {
+	[TRAINER_BF16] = "bf16",
+	[TRAINER_F32] = "f32",
+	[TRAINER_FP8] = "fp8",
+	[TRAINER_Q4] = "q4",
+	[TRAINER_STORED] = "as-stored",
+};
+
+int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault *f)
+{
+	for (size_t i = 0; i < sizeof dtype_words / sizeof *dtype_words; i++)
+		if (strcmp(word, dtype_words[i]) == 0) {
+			*out = (enum trainer_dtype)i;
+			return 0;
+		}
+	return fault_set(f, SAKIORI_EINVAL, "expected bf16, f32, fp8, q4 or as-stored, found '%.40s'", word);
+}
+
+const char *trainer_dtype_name(enum trainer_dtype type)
+{
+	return dtype_words[type];
+}
+
 int trainer_config_check(struct trainer_config *c, struct fault *f)
 {
 	if (!c->model)
 		return fault_set(f, SAKIORI_EINVAL, "no model: name a GGUF file");
+	if (c->data && c->random_rows)
+		return fault_set(f, SAKIORI_EINVAL, "rows of a file and random rows: expected one of both");
 	if (c->max_seq < 2)
 		return fault_set(f, SAKIORI_EINVAL, "%zu tokens a row: at least 2 are needed", c->max_seq);
 	if (c->batch_rows < 1 || c->batch_rows > 1 << 20)
@@ -89,6 +114,18 @@ static void data_progress(void *self, size_t done, size_t total)
 	c->progress(c->progress_self, "data", done, total);
 }
 
+static int make_sampler(
+	const struct trainer *t, const struct dataset *data, size_t batch_rows, struct sampler **out, struct fault *f)
+{
+	struct sampler_options order = {
+		.seed = t->config.seed,
+		.batch_rows = batch_rows,
+		.micro_tokens = t->config.micro_tokens,
+		.shuffle = t->config.shuffle,
+	};
+	return sampler_new(out, data, &order, f);
+}
+
 /* One file of rows and the sampler over it. */
 static int load_rows(struct trainer *t, const char *path, uint64_t most, size_t batch_rows,
 	const struct tokenizer *tokenizer, const struct chat *chat, struct dataset **data, struct sampler **sampler,
@@ -101,14 +138,15 @@ static int load_rows(struct trainer *t, const char *path, uint64_t most, size_t 
 		.progress = t->config.progress ? data_progress : NULL,
 		.progress_self = &t->config,
 	};
-	struct sampler_options order = {
-		.seed = t->config.seed,
-		.batch_rows = batch_rows,
-		.micro_tokens = t->config.micro_tokens,
-		.shuffle = t->config.shuffle,
-	};
 	int rc = dataset_load(data, path, tokenizer, chat, &options, f);
-	return rc ? rc : sampler_new(sampler, *data, &order, f);
+	return rc ? rc : make_sampler(t, *data, batch_rows, sampler, f);
+}
+
+static int make_random_rows(struct trainer *t, const struct model_file *mf, struct fault *f)
+{
+	const struct trainer_config *c = &t->config;
+	int rc = dataset_random(&t->data, c->random_rows, c->max_seq, model_file_shape(mf)->vocabulary, c->seed, f);
+	return rc ? rc : make_sampler(t, t->data, c->batch_rows, &t->sampler, f);
 }
 
 static int load_all_rows(struct trainer *t, const struct model_file *mf, struct fault *f)
@@ -163,10 +201,13 @@ static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
 {
 	const struct trainer_config *c = &t->config;
 	enum dtype type = c->base_dtype == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
-	struct device_config device = {
-		.name = c->device, .threads = c->threads, .act = type, .deterministic = c->deterministic};
+	struct device_config device = {.name = c->device,
+		.threads = c->threads,
+		.act = type,
+		.deterministic = c->deterministic,
+		.cache = c->cache};
 	struct weights_config weights = {
-		.storage = type, .backward = c->data, .progress = c->progress, .progress_self = c->progress_self};
+		.storage = type, .backward = t->data, .progress = c->progress, .progress_self = c->progress_self};
 	struct optim_config optim = {
 		.lr = c->lr,
 		.schedule = c->schedule,
@@ -187,9 +228,9 @@ static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
 		rc = weights_load(&t->weights, t->device, mf, &weights, f);
 	if (!rc)
 		rc = model_open(&t->model, t->device, &t->weights, &t->layout,
-			c->data ? ACTIVATIONS_TRAIN : ACTIVATIONS_EVALUATE, largest_pass(t),
+			t->data ? ACTIVATIONS_TRAIN : ACTIVATIONS_EVALUATE, largest_pass(t),
 			longest_row(t) ? longest_row(t) : 1, f);
-	if (!rc && c->data)
+	if (!rc && t->data)
 		rc = optim_init(&t->optim, t->device, &optim, t->layout.size, f);
 	if (!rc) {
 		t->adapter = t->device->ops->alloc(t->device, t->layout.size * sizeof(float));
@@ -216,6 +257,8 @@ static int open_all(struct trainer *t, struct fault *f)
 	if (!rc && t->config.max_seq > model_file_shape(mf)->context)
 		rc = fault_set(f, SAKIORI_EINVAL, "%zu tokens a row, but the model was made for at most %u: set --seq",
 			t->config.max_seq, model_file_shape(mf)->context);
+	if (!rc && t->config.random_rows)
+		rc = make_random_rows(t, mf, f);
 	if (!rc)
 		rc = load_all_rows(t, mf, f);
 	if (!rc && !t->config.total_steps)
@@ -238,7 +281,7 @@ int trainer_open(const struct trainer_config *config, struct trainer **out, stru
 	struct trainer *t = must_calloc(1, sizeof *t);
 	t->config = *config;
 	int rc = open_all(t, f);
-	t->config.model = t->config.data = t->config.eval = t->config.device = NULL;
+	t->config.model = t->config.data = t->config.eval = t->config.device = t->config.cache = NULL;
 	t->config.progress = NULL;
 	if (rc) {
 		trainer_close(t);

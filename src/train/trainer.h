@@ -12,14 +12,24 @@
 #include "train/lora.h"
 #include "train/optim.h"
 
-enum trainer_dtype { TRAINER_BF16, TRAINER_F32 };
+/* How the frozen base weights are held. Activations are f32 with f32 weights and bf16 with all others; a device that does not hold a kind
+ * refuses it. Embedding and output head are bf16 under the packed kinds where the file's own type cannot be used. */
+enum trainer_dtype {
+	TRAINER_BF16,
+	TRAINER_F32,
+	TRAINER_FP8,    /* E4M3, scaled by row and column */
+	TRAINER_Q4,     /* 4-bit NormalFloat blocks, made at load */
+	TRAINER_STORED, /* the blocks of the file, unpacked when they are multiplied */
+};
 enum trainer_overlong { TRAINER_TRUNCATE, TRAINER_REFUSE };
 
 /* What to train, on what, and how. Start from trainer_config_default. Strings are borrowed until trainer_open returns.
  */
 struct trainer_config {
-	const char *model;   /* GGUF file, or "shape:NAME" for random weights of a real shape */
-	const char *data;    /* training rows (JSONL); NULL: only evaluate or generate */
+	const char *model; /* GGUF file, or "shape:NAME" for random weights of a real shape */
+	const char *data;  /* training rows (JSONL); NULL: only evaluate or generate */
+	uint64_t
+		random_rows; /* in the place of data: so many rows of max_seq random tokens, all learned; for benches */
 	const char *eval;    /* evaluation rows (JSONL); NULL: trainer_evaluate refuses */
 	size_t eval_rows;    /* at most this many, the first ones; 0 = all */
 	size_t batch_rows;   /* rows a step */
@@ -41,7 +51,9 @@ struct trainer_config {
 	enum trainer_dtype base_dtype;
 	unsigned threads;   /* 0 = one a core */
 	const char *device; /* "cpu" or "cuda[:N]" */
-	bool shuffle;       /* another order of the rows each epoch; false: file order */
+	const char
+		*cache; /* folder where what was measured of a device is kept from run to run; NULL: nothing is kept */
+	bool shuffle;   /* another order of the rows each epoch; false: file order */
 	enum trainer_overlong overlong;
 	bool deterministic;
 	/* Called while opening, on the opening thread: `what` is "model" or "data", done of total in bytes. May be
@@ -56,6 +68,10 @@ void trainer_config_default(struct trainer_config *config);
 /* Fills in the defaults of zeros (but total_steps, which takes the rows) and refuses senseless settings with
  * SAKIORI_EINVAL, as trainer_open does, before anything is read. */
 int trainer_config_check(struct trainer_config *config, struct fault *f);
+
+/* "bf16", "f32", "fp8", "q4", "as-stored"; SAKIORI_EINVAL for another word. */
+int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault *f);
+const char *trainer_dtype_name(enum trainer_dtype type);
 
 struct step_stats {
 	uint64_t step;     /* number of steps done, this one included */
