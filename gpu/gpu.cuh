@@ -22,7 +22,10 @@ extern "C" {
 
 /* Buffers that live as long as the device and only grow, one a purpose. */
 enum cuda_scratch_slot {
-	SCRATCH_LARGE, /* within one operation: a chunk of logits, an unpacked or merged weight, a tuning product's output */
+	/* within one operation: a chunk of logits, an unpacked or merged weight. cuda_gemm never takes it, for its operands may lie there: a
+	 * tuning product has memory of its own for its output */
+	SCRATCH_LARGE,
+	SCRATCH_MERGE,    /* adapter factors of a merged weight, in the activation type */
 	SCRATCH_TOKENS_X, /* gathered tokens */
 	SCRATCH_TOKENS_DX,
 	SCRATCH_TOKENS_Y,
@@ -71,7 +74,7 @@ struct cuda_device {
 	/* (TROUBLE_COUNT) words of page-locked host memory, 0 at first. A kernel that finds a trouble stores 1 in its word; sync() and download()
 	 * look at them once the stream has been waited for, and record the failure. */
 	uint32_t *trouble;
-	bool capturing;                    /* between record and record_end of a sequence that is being captured */
+	bool capturing; /* between record and record_end of a sequence that is being captured */
 	void *scratch[SCRATCH_COUNT];
 	size_t scratch_bytes[SCRATCH_COUNT];
 	size_t used, peak; /* bytes, see struct device_memory */
