@@ -3,6 +3,7 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	tests/check_lora \
 	tests/check_optim \
+	tests/check_variants \
 	tests/check_checkpoint \
 	tests/check_model \
 	tests/check_trainer \
@@ -13,6 +14,9 @@ tests_check_lora_LDADD = libtrain.a $(BASE_LIBS) $(CHECK_LIBS) -lm
 tests_check_optim_SOURCES = tests/check_optim.c
 tests_check_optim_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_optim_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
+tests_check_variants_SOURCES = tests/check_variants.c
+tests_check_variants_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_variants_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
 tests_check_checkpoint_SOURCES = tests/check_checkpoint.c
 tests_check_checkpoint_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_checkpoint_LDADD = libtrain.a $(FORMATS_LIBS) $(CHECK_LIBS)

@@ -5,6 +5,7 @@ libtrain_a_SOURCES = \
 	%D%/activations.h %D%/activations.c \
 	%D%/model.h %D%/model.c \
 	%D%/optim.h %D%/optim.c \
+	%D%/variants.h %D%/variants.c %D%/variants_timed.c \
 	%D%/checkpoint.h %D%/checkpoint.c \
 	%D%/lora_peft.h %D%/lora_peft.c \
 	%D%/trainer.h %D%/trainer.c \

@@ -10,7 +10,7 @@
 
 static const char *const target_names[LORA_TARGETS] = {"q", "k", "v", "o", "gate", "up", "down"};
 
-static size_t target_in(const struct lora_widths *w, enum lora_target target)
+size_t lora_cols(const struct lora_widths *w, enum lora_target target)
 {
 	switch (target) {
 	case LORA_O:
@@ -22,7 +22,7 @@ static size_t target_in(const struct lora_widths *w, enum lora_target target)
 	}
 }
 
-static size_t target_out(const struct lora_widths *w, enum lora_target target)
+size_t lora_rows(const struct lora_widths *w, enum lora_target target)
 {
 	switch (target) {
 	case LORA_Q:
@@ -101,8 +101,8 @@ int lora_layout_init(struct lora_layout *layout, const struct lora_widths *width
 					.layer = (uint32_t)layer,
 					.target = target,
 					.rank = rank,
-					.in = target_in(widths, target),
-					.out = target_out(widths, target),
+					.in = lora_cols(widths, target),
+					.out = lora_rows(widths, target),
 				};
 		if (!place_block(layout, first, false) || !place_block(layout, first, true)) {
 			lora_layout_fini(layout);

@@ -57,6 +57,10 @@ struct lora_layout {
 	uint8_t hash[HASH_SIZE];
 };
 
+/* Outputs and inputs of a layer. */
+size_t lora_rows(const struct lora_widths *w, enum lora_target target);
+size_t lora_cols(const struct lora_widths *w, enum lora_target target);
+
 /* SAKIORI_EINVAL for a rank outside 1..LORA_MAX_RANK, no target, or alpha <= 0. */
 int lora_check(size_t rank, float alpha, unsigned targets, struct fault *f);
 /* Fills *layout; lora_layout_fini frees it. SAKIORI_EINVAL as lora_check. */
