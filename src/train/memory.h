@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a training step takes of memory, counted before anything is allocated; which of the memory modes fits. Everything here is arithmetic on
+ * shapes: any thread. The counts of activations come from the very walk that later cuts them up (activations.c); those of a backend's working
+ * space are formulas that stand beside each other here and are held against measured peaks (bench/plan_accuracy.sh). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "compute/compute.h"
+#include "formats/model_file.h"
+#include "train/lora.h"
+
+/* What is kept of a micro-batch from the forward to the backward pass, most memory first. */
+enum memory_mode {
+	MEMORY_KEEP,      /* all that the backward reads */
+	MEMORY_SELECTIVE, /* all but gate and up, which are multiplied again */
+	MEMORY_OFFLOAD,   /* the same, but in host memory from a layer's forward until shortly before its backward */
+	MEMORY_BLOCKS,    /* what enters each layer; the layer's forward is computed again */
+	MEMORY_MODES,
+};
+
+/* "keep", "selective", "offload", "blocks". */
+const char *memory_mode_name(enum memory_mode mode);
+
+/* What is going to be trained. */
+struct memory_request {
+	const struct model_file *file; /* shapes and stored types; no weight is read */
+	const struct lora_layout *layout;
+	const char *device; /* "cpu", "cuda", "cuda:N" */
+	enum dtype act;
+	enum weight_storage storage;
+	size_t tokens;  /* of a micro-batch */
+	size_t longest; /* tokens of its longest row */
+	size_t rows;    /* of a micro-batch, at most */
+	unsigned threads;
+	bool merged; /* orders that make W + scale B A may be chosen (train/variants.h) */
+};
+
+/* Bytes; `device` and `host` are the sums of what stands above them. */
+struct memory_breakdown {
+	size_t attention_weights, mlp_weights, embedding, head, norms; /* head 0: it is the embedding */
+	size_t adapter, gradient, moments;
+	size_t layer;  /* kept of one layer */
+	size_t kept;   /* of all layers, on the device */
+	size_t shared; /* buffers that all layers take turns with, tables and the micro-batch itself */
+	size_t logits, lora, attention, products, other; /* working space of the backend */
+	size_t device;
+	size_t offloaded; /* kept in page-locked host memory */
+	size_t host;
+};
+
+void memory_count(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
+/* The first mode that fits into `limit` bytes of the device (host_limit of the host; 0: not known). SAKIORI_ENOMEM, with what would fit in the
+ * sentence, when none does. */
+int memory_choose(const struct memory_request *r, size_t limit, size_t host_limit, enum memory_mode *mode,
+	struct memory_breakdown *out, struct fault *f);
+/* The most rows of r->longest tokens that fit at once in this mode; 0: not one. */
+size_t memory_most_rows(const struct memory_request *r, enum memory_mode mode, size_t limit, size_t host_limit);
