@@ -24,7 +24,8 @@ static int read_options(int argc, char **argv, struct eval_options *o)
 		{"rows", CLI_COUNT, &o->rows, "N", "the first N rows; default: all"},
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens a row at most (512)"},
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
-		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default) or f32"},
+		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
+			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; sets memory"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"json", CLI_FLAG, &o->json, NULL, "print one JSON object"},
@@ -49,6 +50,7 @@ static int evaluate(const struct eval_options *o, struct eval_stats *stats, uint
 	c.micro_tokens = o->micro_tokens;
 	c.threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
 	c.device = o->device;
+	c.cache = engine_cache();
 	c.progress = engine_show_loading;
 	int rc = engine_read_dtype(o->base_dtype, &c.base_dtype, f);
 	if (!rc)

@@ -63,7 +63,8 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"seed", CLI_COUNT, &o->seed, "S", "of the first adapter values and the order of the rows (0)"},
 		{"no-shuffle", CLI_FLAG, &o->no_shuffle, NULL, "take the rows in the order of the file"},
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
-		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default) or f32"},
+		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
+			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N",
 			"tokens computed at once; sets memory (default: 2048, or --seq)"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
@@ -108,6 +109,7 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->seed = o->seed;
 	c->threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
 	c->device = o->device;
+	c->cache = engine_cache();
 	c->shuffle = !o->no_shuffle;
 	c->deterministic = o->deterministic;
 	c->progress = engine_show_loading;

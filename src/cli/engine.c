@@ -1,21 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/engine.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 
 int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f)
 {
-	if (strcmp(word, "bf16") == 0)
-		*out = TRAINER_BF16;
-	else if (strcmp(word, "f32") == 0)
-		*out = TRAINER_F32;
-	else if (strcmp(word, "fp8") == 0 || strcmp(word, "q4") == 0 || strcmp(word, "as-stored") == 0)
-		return fault_set(f, SAKIORI_EUNSUPPORTED, "--base-dtype %s is not built yet; use bf16 or f32", word);
+	int rc = trainer_dtype_parse(word, out, f);
+	if (rc) {
+		fault_wrap(f, "--base-dtype");
+		rc = f->code = SAKIORI_EUSAGE;
+	}
+	return rc;
+}
+
+const char *engine_cache(void)
+{
+	static char path[4096];
+	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	/* The specification of XDG_CACHE_HOME: a relative path counts as none. */
+	if (base && *base == '/')
+		snprintf(path, sizeof path, "%s/sakiori", base);
+	else if (home && *home == '/')
+		snprintf(path, sizeof path, "%s/.cache/sakiori", home);
 	else
-		return fault_set(f, SAKIORI_EUSAGE, "--base-dtype: expected bf16 or f32, found '%.40s'", word);
-	return 0;
+		return NULL;
+	return path;
 }
 
 int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f)

@@ -14,5 +14,8 @@ int engine_read_targets(const char *word, unsigned *out, struct fault *f);
 /* trainer_config_check for settings that come from the command line: a senseless one is SAKIORI_EUSAGE. */
 int engine_check(struct trainer_config *config, struct fault *f);
 
+/* Where measurements of a device are kept from run to run: $XDG_CACHE_HOME/sakiori, else ~/.cache/sakiori; NULL without a home. */
+const char *engine_cache(void);
+
 /* For `progress` of trainer_config and generator_config. */
 void engine_show_loading(void *unused, const char *what, size_t done, size_t total);

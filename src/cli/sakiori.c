@@ -2,6 +2,7 @@
 /* The command `sakiori`: finds the subcommand in the tables and runs it. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -56,6 +57,7 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* cuda:N and nvidia-smi's N are one GPU */
 	int code = run(argc, argv);
 	cli_progress_end();
 	/* a full disk or a closed pipe must not pass for success */

@@ -53,7 +53,7 @@ static void gather(const struct trainer *t, struct settings *s)
 	add(s, "seq", "%zu", c->max_seq);
 	add(s, "seed", "%" PRIu64, c->seed);
 	add(s, "shuffle", "%s", c->shuffle ? "yes" : "no");
-	add(s, "base-dtype", "%s", c->base_dtype == TRAINER_F32 ? "f32" : "bf16");
+	add(s, "base-dtype", "%s", trainer_dtype_name(c->base_dtype));
 	add(s, "lr", "%.17g", c->lr);
 	add(s, "schedule", "%s", schedules[c->schedule]);
 	add(s, "warmup", "%" PRIu64, c->warmup);

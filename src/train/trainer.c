@@ -509,11 +509,30 @@ uint64_t trainer_truncated_rows(const struct trainer *t)
 	       (t->eval ? dataset_counts(t->eval)->truncated_rows : 0);
 }
 
-size_t trainer_memory_bytes(const struct trainer *t)
+void trainer_bytes(const struct trainer *t, struct trainer_bytes *out)
 {
 	/* The adapter, and in training its gradient and two moments. */
 	size_t vectors = t->data ? 4 : 1;
-	return t->weights.bytes + t->model.activations.bytes + vectors * t->layout.size * sizeof(float);
+	*out = (struct trainer_bytes){.weights = t->weights.bytes,
+		.adapter = vectors * t->layout.size * sizeof(float),
+		.activations = t->model.activations.bytes};
+}
+
+size_t trainer_memory_bytes(const struct trainer *t)
+{
+	struct trainer_bytes bytes;
+	trainer_bytes(t, &bytes);
+	return bytes.weights + bytes.adapter + bytes.activations;
+}
+
+void trainer_device_memory(struct trainer *t, struct device_memory *out)
+{
+	t->device->ops->memory(t->device, out);
+}
+
+const struct model_shape *trainer_shape(const struct trainer *t)
+{
+	return &t->weights.shape;
 }
 
 int trainer_save_peft(struct trainer *t, const char *directory, struct fault *f)

@@ -9,6 +9,8 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "compute/compute.h"
+#include "formats/model_file.h"
 #include "train/lora.h"
 #include "train/optim.h"
 
@@ -135,6 +137,17 @@ uint64_t trainer_eval_rows(const struct trainer *t);
 uint64_t trainer_truncated_rows(const struct trainer *t);
 /* Bytes that weights, adapter, optimizer and the memory plan take on the device. */
 size_t trainer_memory_bytes(const struct trainer *t);
+/* The same in parts. */
+struct trainer_bytes {
+	size_t weights;
+	size_t adapter; /* in training with its gradient and two moments */
+	size_t activations;
+};
+void trainer_bytes(const struct trainer *t, struct trainer_bytes *out);
+/* What the device itself counts, working space of the backend included. */
+void trainer_device_memory(struct trainer *t, struct device_memory *out);
+/* Of the base model. */
+const struct model_shape *trainer_shape(const struct trainer *t);
 
 /* Writes, or replaces at one stroke, a PEFT adapter folder (adapter_config.json, adapter_model.safetensors). */
 int trainer_save_peft(struct trainer *t, const char *directory, struct fault *f);
