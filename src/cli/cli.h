@@ -15,7 +15,8 @@
 	X(train, "fine-tune an adapter on this machine's rows")                                                        \
 	X(eval, "loss and accuracy of a model, perhaps with an adapter, on rows")                                      \
 	X(generate, "let a model, perhaps with an adapter, write on from a prompt")                                    \
-	X(tokenize, "show what the model's tokenizer makes of a text")
+	X(tokenize, "show what the model's tokenizer makes of a text")                                                 \
+	X(bench, "how fast this machine trains, and where a step's time goes")
 
 /* Those that need the daemon's libraries; left out by --disable-daemon. */
 #define CLI_DAEMON_COMMANDS(X)                                                                                         \

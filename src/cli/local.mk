@@ -7,6 +7,8 @@ sakiori_SOURCES = \
 	%D%/cmd_eval.c \
 	%D%/cmd_generate.c \
 	%D%/cmd_tokenize.c \
+	%D%/bench.h %D%/bench.c \
+	%D%/cmd_bench.c %D%/bench_train.c %D%/bench_ops.c \
 	# end
 sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 if DAEMON
