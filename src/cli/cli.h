@@ -12,6 +12,7 @@
 /* A new command is one line here, one file cmd_NAME.c with `int cmd_NAME(int argc, char **argv)` returning the exit
  * code (argv[0] is the command's name), and one line in local.mk. */
 #define CLI_CORE_COMMANDS(X)                                                                                           \
+	X(plan, "what training would take of memory, time and the network")                                            \
 	X(train, "fine-tune an adapter on this machine's rows")                                                        \
 	X(eval, "loss and accuracy of a model, perhaps with an adapter, on rows")                                      \
 	X(generate, "let a model, perhaps with an adapter, write on from a prompt")                                    \

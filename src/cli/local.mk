@@ -3,6 +3,7 @@ sakiori_SOURCES = \
 	%D%/sakiori.c \
 	%D%/cli.h %D%/cli.c \
 	%D%/engine.h %D%/engine.c \
+	%D%/cmd_plan.c \
 	%D%/cmd_train.c \
 	%D%/cmd_eval.c \
 	%D%/cmd_generate.c \
@@ -34,5 +35,5 @@ else
 sakiori_SOURCES += \
 	%D%/no_daemon_commands.c \
 	# end
-sakiori_LDADD = $(TRAIN_LIBS)
+sakiori_LDADD = libgossip.a $(TRAIN_LIBS)
 endif

@@ -6,6 +6,7 @@ libtrain_a_SOURCES = \
 	%D%/model.h %D%/model.c \
 	%D%/optim.h %D%/optim.c \
 	%D%/variants.h %D%/variants.c %D%/variants_timed.c \
+	%D%/memory.h %D%/memory_backend.h %D%/memory.c %D%/memory_backend.c \
 	%D%/checkpoint.h %D%/checkpoint.c \
 	%D%/lora_peft.h %D%/lora_peft.c \
 	%D%/trainer.h %D%/trainer.c \

@@ -20,6 +20,9 @@ enum memory_mode {
 	MEMORY_MODES,
 };
 
+/* No micro-batch has more. */
+#define MEMORY_TOKENS_MAX ((size_t)1 << 20)
+
 /* "keep", "selective", "offload", "blocks". */
 const char *memory_mode_name(enum memory_mode mode);
 
@@ -50,6 +53,8 @@ struct memory_breakdown {
 	size_t host;
 };
 
+/* The host's memory is a CPU's own, so nothing is offloaded there. */
+bool memory_mode_exists(const char *device, enum memory_mode mode);
 void memory_count(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
 /* The first mode that fits into `limit` bytes of the device (host_limit of the host; 0: not known). SAKIORI_ENOMEM, with what would fit in the
  * sentence, when none does. */

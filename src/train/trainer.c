@@ -81,6 +81,23 @@ const char *trainer_dtype_name(enum trainer_dtype type)
 	return dtype_words[type];
 }
 
+enum dtype trainer_act(enum trainer_dtype type)
+{
+	return type == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
+}
+
+enum weight_storage trainer_storage(enum trainer_dtype type)
+{
+	static const enum weight_storage storages[] = {
+		[TRAINER_BF16] = WEIGHT_BF16,
+		[TRAINER_F32] = WEIGHT_F32,
+		[TRAINER_FP8] = WEIGHT_FP8,
+		[TRAINER_Q4] = WEIGHT_NF4,
+		[TRAINER_STORED] = WEIGHT_STORED,
+	};
+	return storages[type];
+}
+
 int trainer_config_check(struct trainer_config *c, struct fault *f)
 {
 	if (!c->model)

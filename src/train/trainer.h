@@ -74,6 +74,9 @@ int trainer_config_check(struct trainer_config *config, struct fault *f);
 /* "bf16", "f32", "fp8", "q4", "as-stored"; SAKIORI_EINVAL for another word. */
 int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault *f);
 const char *trainer_dtype_name(enum trainer_dtype type);
+/* What it means to a device. */
+enum dtype trainer_act(enum trainer_dtype type);
+enum weight_storage trainer_storage(enum trainer_dtype type);
 
 struct step_stats {
 	uint64_t step;     /* number of steps done, this one included */

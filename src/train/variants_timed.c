@@ -309,6 +309,7 @@ static void cache_add(const char *folder, const char *key, const struct variants
 	write_bytes(&text, word, strlen(word));
 	write_u8(&text, '\n');
 	cache_path(folder, path, sizeof path);
+	file_make_directories(folder, 0700, NULL);
 	file_replace(path, text.data, text.size, 0600, NULL);
 	writer_fini(&text);
 	free(memory);

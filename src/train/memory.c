@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/memory.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "train/memory_backend.h"
+
+static const char *const mode_names[MEMORY_MODES] = {
+	[MEMORY_KEEP] = "keep",
+	[MEMORY_SELECTIVE] = "selective",
+	[MEMORY_OFFLOAD] = "offload",
+	[MEMORY_BLOCKS] = "blocks",
+};
+
+const char *memory_mode_name(enum memory_mode mode)
+{
+	return mode_names[mode];
+}
+
+bool memory_mode_exists(const char *device, enum memory_mode mode)
+{
+	return mode != MEMORY_OFFLOAD || strcmp(device, "cpu") != 0;
+}
+
+static void count_weights(const struct memory_request *r, struct memory_breakdown *out)
+{
+	const struct model_shape *shape = model_file_shape(r->file);
+	for (size_t i = 0; i < model_file_tensor_count(r->file); i++) {
+		const struct model_tensor *t = model_file_tensor_at(r->file, i);
+		unsigned linear = WEIGHT_FORWARD | WEIGHT_BACKWARD;
+		if (t->vector)
+			out->norms += t->cols * sizeof(float);
+		else if (!strcmp(t->name, "model.embed_tokens.weight"))
+			out->embedding += memory_weight(r, t, WEIGHT_ROWS | (shape->tied ? linear : 0));
+		else if (!strcmp(t->name, "lm_head.weight"))
+			out->head += memory_weight(r, t, linear);
+		else if (strstr(t->name, ".self_attn."))
+			out->attention_weights += memory_weight(r, t, linear);
+		else
+			out->mlp_weights += memory_weight(r, t, linear);
+	}
+}
+
+static void count_vectors(const struct memory_request *r, struct memory_breakdown *out)
+{
+	out->adapter = out->gradient = r->layout->size * sizeof(float);
+	out->moments = 2 * out->adapter;
+}
+
+void memory_count(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
+{
+	*out = (struct memory_breakdown){0};
+	count_weights(r, out);
+	count_vectors(r, out);
+	memory_activations(r, mode, out);
+	memory_working_space(r, mode, out);
+	out->device = out->attention_weights + out->mlp_weights + out->embedding + out->head + out->norms +
+		      out->adapter + out->gradient + out->moments + out->kept + out->shared + out->logits + out->lora +
+		      out->attention + out->products + out->other;
+	out->host = out->offloaded;
+}
+
+static bool fits(const struct memory_breakdown *b, size_t limit, size_t host_limit)
+{
+	return (!limit || b->device <= limit) && (!host_limit || b->host <= host_limit);
+}
+
+size_t memory_most_rows(const struct memory_request *r, enum memory_mode mode, size_t limit, size_t host_limit)
+{
+	struct memory_request each = *r;
+	struct memory_breakdown b;
+	/* Every part of it grows with the rows, so the largest is found by halving. */
+	size_t low = 0, high = MEMORY_TOKENS_MAX / r->longest + 1;
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+		each.rows = middle;
+		each.tokens = middle * r->longest;
+		memory_count(&each, mode, &b);
+		*(fits(&b, limit, host_limit) ? &low : &high) = middle;
+	}
+	return low;
+}
+
+/* The sentence for what does not fit in any mode. */
+static int refuse(const struct memory_request *r, size_t limit, size_t host_limit, struct fault *f)
+{
+	size_t best = 0, least = SIZE_MAX;
+	enum memory_mode mode = MEMORY_KEEP;
+	struct memory_breakdown b;
+	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
+		if (!memory_mode_exists(r->device, m))
+			continue;
+		size_t rows = memory_most_rows(r, m, limit, host_limit);
+		memory_count(r, m, &b);
+		least = b.device < least ? b.device : least;
+		if (rows > best) {
+			best = rows;
+			mode = m;
+		}
+	}
+	double mebi = 0x1p20;
+	if (best)
+		return fault_set(f, SAKIORI_ENOMEM,
+			"%zu tokens at once take at least %.0f MiB of %.0f MiB; %zu rows of %zu tokens would fit (mode "
+			"%s): use --micro-tokens %zu",
+			r->tokens, (double)least / mebi, (double)limit / mebi, best, r->longest, memory_mode_name(mode),
+			best * r->longest);
+	struct memory_request half = *r;
+	half.rows = 1;
+	while (!best && half.longest > 2) {
+		half.longest /= 2;
+		half.tokens = half.longest;
+		for (enum memory_mode m = 0; m < MEMORY_MODES && !best; m++) {
+			if (!memory_mode_exists(r->device, m))
+				continue;
+			memory_count(&half, m, &b);
+			best = fits(&b, limit, host_limit) ? half.longest : 0;
+		}
+	}
+	if (best)
+		return fault_set(f, SAKIORI_ENOMEM,
+			"not even one row of %zu tokens fits into %.0f MiB; rows of %zu tokens would: use --seq %zu",
+			r->longest, (double)limit / mebi, best, best);
+	memory_count(&half, MEMORY_BLOCKS, &b);
+	return fault_set(f, SAKIORI_ENOMEM,
+		"the model alone takes %.0f MiB of %.0f MiB: use a smaller --base-dtype, model or --rank",
+		(double)b.device / mebi, (double)limit / mebi);
+}
+
+int memory_choose(const struct memory_request *r, size_t limit, size_t host_limit, enum memory_mode *mode,
+	struct memory_breakdown *out, struct fault *f)
+{
+	for (*mode = 0; *mode < MEMORY_MODES; ++*mode) {
+		memory_count(r, *mode, out);
+		if (memory_mode_exists(r->device, *mode) && fits(out, limit, host_limit))
+			return 0;
+	}
+	*mode = MEMORY_BLOCKS;
+	return refuse(r, limit, host_limit, f);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "train/memory_backend.h"
+
+#include <string.h>
+
+static bool is_cuda(const struct memory_request *r)
+{
+	return !strncmp(r->device, "cuda", 4);
+}
+
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* ---- weights ---- */
+
+/* What a weight with these uses is really kept as: rows are looked up in plain numbers, and only some blocks of files are unpacked. */
+static enum weight_storage storage_of(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
+{
+	bool blocks = t->type == STORED_Q4_0 || t->type == STORED_Q4_1 || t->type == STORED_Q8_0;
+	if (r->storage == WEIGHT_F32)
+		return WEIGHT_F32;
+	if (uses & WEIGHT_ROWS || (r->storage == WEIGHT_STORED && !blocks))
+		return WEIGHT_BF16;
+	return r->storage;
+}
+
+/* gpu/weight.cu: one copy, but of FP8. */
+static size_t cuda_weight(enum weight_storage storage, const struct model_tensor *t, unsigned uses)
+{
+	size_t n = t->rows * t->cols;
+	switch (storage) {
+	case WEIGHT_F32:
+		return n * 4;
+	case WEIGHT_FP8:
+		return n + t->rows * 4 + (uses & WEIGHT_BACKWARD ? n + t->cols * 4 : 0);
+	case WEIGHT_NF4:
+		return n / 2 + n / 64 * 2;
+	case WEIGHT_STORED:
+		return t->rows * stored_type_bytes(t->type, t->cols);
+	case WEIGHT_BF16:
+		break;
+	}
+	return n * 2;
+}
+
+/* src/compute/cpu/weight.c: a copy packed for oneDNN for each direction, and where its rows and columns lie. */
+static size_t cpu_weight(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
+{
+	size_t each = t->rows * t->cols * (r->act == DTYPE_BF16 ? 2 : 4) + (t->rows + t->cols) * sizeof(size_t);
+	size_t copies = (uses & WEIGHT_FORWARD ? 1 : 0) + (uses & WEIGHT_BACKWARD ? 1 : 0);
+	return each * (copies ? copies : 1);
+}
+
+size_t memory_weight(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
+{
+	return is_cuda(r) ? cuda_weight(storage_of(r, t, uses), t, uses) : cpu_weight(r, t, uses);
+}
+
+/* ---- activations ---- */
+
+static size_t ranks_of(const struct memory_request *r, unsigned targets)
+{
+	return r->layout->rank * (size_t)__builtin_popcount(r->layout->targets & targets);
+}
+
+void memory_activations(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
+{
+	const struct lora_widths *w = &r->layout->widths;
+	size_t act = dtype_size(r->act), n = r->tokens, half = w->layers ? model_file_shape(r->file)->head_size / 2 : 0;
+	size_t heads = model_file_shape(r->file)->heads;
+	size_t residual = n * w->hidden * act, gate_up = n * 2 * w->ffn * act;
+	size_t inner = n * (2 * w->query + 2 * w->key + w->hidden + ranks_of(r, LORA_ALL)) * act + n * heads * 4;
+	size_t layer = residual + inner + gate_up, in_turn = 0;
+	if (mode == MEMORY_SELECTIVE || mode == MEMORY_OFFLOAD) {
+		layer -= gate_up;
+		in_turn = gate_up;
+	} else if (mode == MEMORY_BLOCKS) {
+		layer = residual;
+		in_turn = inner + gate_up;
+	}
+	out->layer = layer;
+	if (mode == MEMORY_OFFLOAD) {
+		out->kept = 2 * layer;
+		out->offloaded = (w->layers > 2 ? w->layers - 2 : 0) * layer;
+	} else {
+		out->kept = w->layers * layer;
+	}
+	/* After the last layer; normed, delta, h; the gradients of the stream, of h, of what attention puts out, and of q, k, v. */
+	out->shared = in_turn + 4 * residual + n * (2 * w->ffn + 2 * w->query + 2 * w->key) * act;
+	out->shared += n * (4 + 5 * 4 + 1) + r->longest * half * 2 * 4;
+}
+
+/* ---- working space ---- */
+
+/* src/compute/cpu: CHUNK of loss.c, scratch of attention.c, factors and gradients of lora.c. */
+static void cpu_working_space(const struct memory_request *r, struct memory_breakdown *out)
+{
+	const struct model_shape *shape = model_file_shape(r->file);
+	const struct lora_widths *w = &r->layout->widths;
+	size_t act = dtype_size(r->act), chunk = 128;
+	size_t inputs = larger(larger(3 * w->hidden, w->query), larger(2 * w->hidden, w->ffn));
+	size_t outputs = larger(larger(w->query, w->key), larger(w->hidden, w->ffn));
+	out->logits = chunk * shape->vocabulary * (4 + act) + chunk * w->hidden * act + r->tokens * 4;
+	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
+}
+
+/* gpu: the chunk of logits that loss.cu takes, lora.cu's factors and sums, attention.cu's, gemm.cu's. */
+static void cuda_working_space(const struct memory_request *r, struct memory_breakdown *out)
+{
+	(void)r;
+	out->products = (size_t)32 << 20;
+}
+
+void memory_working_space(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
+{
+	(void)mode;
+	if (is_cuda(r))
+		cuda_working_space(r, out);
+	else
+		cpu_working_space(r, out);
+}
