@@ -20,7 +20,7 @@ static const char everything[] =
 	"listen: { peer = [\"tcp://[::]:7412\", \"ipc:///run/p.sock\"]; http = \"[::1]:80\"; admin_socket = "
 	"\"/run/a.sock\"; };\n"
 	"identity: { key = \"/etc/k\"; network_secret = \"../n.key\"; };\n"
-	"model: { path = \"shape:tiny\"; base_dtype = \"f32\"; device = \"cuda:1\"; threads = 3; };\n"
+	"model: { path = \"shape:tiny\"; base_dtype = \"f32\"; device = \"cuda:1\"; memory = \"blocks\"; variants = \"timed\"; threads = 3; };\n"
 	"data: { train = \"a \\\"b\\\" \\\\.jsonl\"; eval = \"e.jsonl\"; max_file = \"1.5 KiB\"; eval_rows = 0; "
 	"max_seq = 64;\n"
 	"  over_long = \"refuse\"; batch_rows = 2; micro_tokens = 64; };\n"

@@ -48,11 +48,26 @@ const struct config_key config_keys[] = {
 	{"model.path", KEY_PATH, AT(model.path), NULL, 1, MAX_TEXT, .unit = "", .example = "model.gguf", RESTART,
 		"The base model: a GGUF file, or shape:NAME for random weights of a known shape.\n"
 		"Every site of a run needs the same one."},
-	{"model.base_dtype", KEY_WORD, AT(model.base_dtype), "bf16", .words = WORDS("bf16", "f32"), .unit = "", RESTART,
-		"How the frozen base weights are held in memory."},
+	{"model.base_dtype", KEY_WORD, AT(model.base_dtype), "bf16",
+		.words = WORDS("bf16", "f32", "fp8", "q4", "as-stored"), .unit = "", RESTART,
+		"How the frozen base weights are held in memory. fp8, q4 (4-bit NormalFloat) and as-stored (the "
+		"blocks\n"
+		"of the file) need a GPU."},
 	{"model.device", KEY_STRING, AT(model.device), "cpu", 1, 16, .unit = "", RESTART,
 		"Where training runs: cpu, cuda or cuda:N. A device that is missing stops the daemon;\n"
 		"there is no silent fallback."},
+	{"model.memory", KEY_WORD, AT(model.memory), "auto",
+		.words = WORDS("auto", "keep", "selective", "offload", "blocks"), .unit = "", RESTART,
+		"What a GPU keeps from the forward to the backward pass: all that is needed (keep), all but the "
+		"widest\n"
+		"layers (selective), the same in the host's memory (offload), only what enters each block (blocks); "
+		"less\n"
+		"memory takes more time. auto: the first of them that fits."},
+	{"model.variants", KEY_WORD, AT(model.variants), "cost", .words = WORDS("cost", "fixed", "timed"), .unit = "",
+		RESTART,
+		"In which order the adapter's products are multiplied: chosen by counting, always the plain one, or "
+		"the\n"
+		"one that was fastest when it was tried at the first start."},
 	{"model.threads", KEY_INT, AT(model.threads), "0", 0, 4096, .unit = "threads", RESTART,
 		"CPU threads of the trainer. 0: one for every core. The bits of a run depend on it."},
 
