@@ -54,6 +54,7 @@ void trainer_config_default(struct trainer_config *config)
 		.epsilon = 1e-8,
 		.clip = 1,
 		.device = "cpu",
+		.memory = MEMORY_MODES,
 		.shuffle = true,
 	};
 }
@@ -79,6 +80,19 @@ int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault 
 const char *trainer_dtype_name(enum trainer_dtype type)
 {
 	return dtype_words[type];
+}
+
+int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *f)
+{
+	*out = MEMORY_MODES;
+	if (strcmp(word, "auto") == 0)
+		return 0;
+	for (enum memory_mode mode = 0; mode < MEMORY_MODES; mode++)
+		if (strcmp(word, memory_mode_name(mode)) == 0) {
+			*out = mode;
+			return 0;
+		}
+	return fault_set(f, SAKIORI_EINVAL, "expected auto, keep, selective, offload or blocks, found '%.40s'", word);
 }
 
 enum dtype trainer_act(enum trainer_dtype type)
@@ -540,6 +554,11 @@ size_t trainer_memory_bytes(const struct trainer *t)
 	struct trainer_bytes bytes;
 	trainer_bytes(t, &bytes);
 	return bytes.weights + bytes.adapter + bytes.activations;
+}
+
+int trainer_device_check(struct trainer *t, struct fault *f)
+{
+	return device_sync(t->device, f);
 }
 
 void trainer_device_memory(struct trainer *t, struct device_memory *out)

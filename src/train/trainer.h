@@ -12,7 +12,9 @@
 #include "compute/compute.h"
 #include "formats/model_file.h"
 #include "train/lora.h"
+#include "train/memory.h"
 #include "train/optim.h"
+#include "train/variants.h"
 
 /* How the frozen base weights are held. Activations are f32 with f32 weights and bf16 with all others; a device that does not hold a kind
  * refuses it. Embedding and output head are bf16 under the packed kinds where the file's own type cannot be used. */
@@ -51,8 +53,10 @@ struct trainer_config {
 	double clip;         /* greatest global gradient norm; 0 = no clipping */
 	uint64_t seed;       /* first adapter values and order of the rows */
 	enum trainer_dtype base_dtype;
-	unsigned threads;   /* 0 = one a core */
-	const char *device; /* "cpu" or "cuda[:N]" */
+	unsigned threads;            /* 0 = one a core */
+	const char *device;          /* "cpu" or "cuda[:N]" */
+	enum memory_mode memory;     /* MEMORY_MODES: the first that fits the device */
+	enum variants_mode variants; /* orders of the adapter's products */
 	const char
 		*cache; /* folder where what was measured of a device is kept from run to run; NULL: nothing is kept */
 	bool shuffle;   /* another order of the rows each epoch; false: file order */
@@ -74,6 +78,8 @@ int trainer_config_check(struct trainer_config *config, struct fault *f);
 /* "bf16", "f32", "fp8", "q4", "as-stored"; SAKIORI_EINVAL for another word. */
 int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault *f);
 const char *trainer_dtype_name(enum trainer_dtype type);
+/* "auto" (MEMORY_MODES), or the name of a mode; SAKIORI_EINVAL for another word. */
+int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *f);
 /* What it means to a device. */
 enum dtype trainer_act(enum trainer_dtype type);
 enum weight_storage trainer_storage(enum trainer_dtype type);
@@ -147,6 +153,8 @@ struct trainer_bytes {
 	size_t activations;
 };
 void trainer_bytes(const struct trainer *t, struct trainer_bytes *out);
+/* The device's first failure, or 0: after one nothing works on it any more, and a lost GPU stays lost until the process ends. */
+int trainer_device_check(struct trainer *t, struct fault *f);
 /* What the device itself counts, working space of the backend included. */
 void trainer_device_memory(struct trainer *t, struct device_memory *out);
 /* Of the base model. */
