@@ -40,7 +40,8 @@ bool daemon_is_ready(struct daemon *d, char *why, size_t size)
 		return false;
 	}
 	site_status(d->site, &d->status);
-	if (strcmp(d->status.state, "loading") != 0 && strcmp(d->status.state, "failed") != 0)
+	bool halted = strcmp(d->status.state, "halted") == 0 && d->status.fault.code != 0;
+	if (!halted && strcmp(d->status.state, "loading") != 0 && strcmp(d->status.state, "failed") != 0)
 		return true;
 	snprintf(why, size, "%s %s", d->status.state, d->status.fault.text);
 	return false;
@@ -109,6 +110,12 @@ static void get_status(void *self, struct admin_status *out)
 		fill_site(d, out);
 	if (d->trouble[0] == '\0')
 		snprintf(d->trouble, sizeof d->trouble, "%s", d->publication.trouble);
+	if (d->trouble[0] == '\0' && d->worker_opened &&
+		engine_micro_tokens(d->engine) < (size_t)d->config.data.micro_tokens)
+		snprintf(d->trouble, sizeof d->trouble,
+			"not enough memory on %s for %" PRId64 " tokens at once: %zu are computed at once, which is "
+			"slower; set data.micro_tokens to that, or model.memory to a mode that keeps less",
+			d->config.model.device, d->config.data.micro_tokens, engine_micro_tokens(d->engine));
 	out->trouble = d->trouble;
 }
 

@@ -195,6 +195,9 @@ static void on_worker_opened(void *self, int rc, const struct fault *f)
 	if (d->stopping)
 		return;
 	if (rc != 0) {
+		char state[sizeof f->text + 8];
+		snprintf(state, sizeof state, "STATUS=%s", f->text);
+		notify(state); /* the last word that systemctl status shows */
 		log_error("start_failed", "error=\"%s\"", f->text);
 		daemon_stop(d, err_exit_code(rc));
 		return;

@@ -10,13 +10,17 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
+#include "base/log.h"
 
 struct engine {
 	struct trainer_config config;
-	char *model, *train, *eval, *device; /* what config points at */
+	char *model, *train, *eval, *device, *cache; /* what config points at */
+	size_t micro_tokens;                         /* configured; config.micro_tokens are those that found room */
 	_Atomic(struct trainer *) trainer;
-	atomic_bool cancelled; /* for a job that has not reached the trainer yet */
-	float *vector;         /* (layout size,) whole adapter, the trainer thread's */
+	atomic_bool cancelled;   /* for a job that has not reached the trainer yet */
+	atomic_bool device_lost; /* no job can succeed in this process any more */
+	float *vector;           /* (layout size,) whole adapter, the trainer thread's */
 	struct worker_progress *progress;
 };
 
@@ -28,12 +32,29 @@ static void on_progress(void *self, const char *what, size_t done, size_t total)
 	atomic_store(&e->progress->load_done, done);
 }
 
+/* A GPU without room for the micro-batch gets half of it, and so on down to one row; results only differ by rounding. */
+static int open_trainer(struct engine *e, struct trainer **t, struct fault *f)
+{
+	struct trainer_config *c = &e->config;
+	int rc = trainer_open(c, t, f);
+	while (rc == SAKIORI_ENOMEM && c->micro_tokens > c->max_seq) {
+		size_t before = c->micro_tokens;
+		c->micro_tokens = before / 2 > c->max_seq ? before / 2 : c->max_seq;
+		log_warn("smaller_micro_batch", "tokens=%zu before=%zu configured=%zu why=\"%s\"", c->micro_tokens,
+			before, e->micro_tokens, f->text);
+		rc = trainer_open(c, t, f);
+	}
+	return rc;
+}
+
 static int engine_open(void *self, struct worker_progress *progress, struct fault *f)
 {
 	struct engine *e = self;
 	struct trainer *t;
 	e->progress = progress;
-	int rc = trainer_open(&e->config, &t, f);
+	int rc = e->cache != NULL ? file_make_directories(e->cache, 0700, f) : 0;
+	if (rc == 0)
+		rc = open_trainer(e, &t, f);
 	if (rc != 0)
 		return rc;
 	const struct lora_layout *layout = trainer_layout(t);
@@ -111,6 +132,8 @@ static void engine_train(
 		rc = take_results(e, t, job, &f);
 	out->error = rc;
 	snprintf(out->text, sizeof out->text, "%.*s", (int)sizeof out->text - 1, f.text);
+	if (rc != 0 && trainer_device_check(t, NULL) != 0)
+		atomic_store(&e->device_lost, true);
 }
 
 static void engine_evaluate(void *self, const float *x, struct site_evaluated *out)
@@ -157,9 +180,13 @@ static int read_words(struct trainer_config *t, const struct config *c, struct f
 	if (schedule < 0)
 		return fault_set(f, SAKIORI_ECONFIG, "optimizer.schedule: unknown word %s", c->optimizer.schedule);
 	t->schedule = (enum schedule)schedule;
-	t->base_dtype = strcmp(c->model.base_dtype, "f32") == 0 ? TRAINER_F32 : TRAINER_BF16;
 	t->overlong = strcmp(c->data.over_long, "refuse") == 0 ? TRAINER_REFUSE : TRAINER_TRUNCATE;
-	return lora_targets_parse(c->adapter.targets, &t->targets, f);
+	int rc = trainer_dtype_parse(c->model.base_dtype, &t->base_dtype, f);
+	if (rc == 0)
+		rc = trainer_memory_parse(c->model.memory, &t->memory, f);
+	if (rc == 0)
+		rc = variants_mode_parse(c->model.variants, &t->variants, f);
+	return rc == 0 ? lora_targets_parse(c->adapter.targets, &t->targets, f) : rc;
 }
 
 int engine_new(struct engine **out, const struct config *c, struct fault *f)
@@ -178,10 +205,15 @@ int engine_new(struct engine **out, const struct config *c, struct fault *f)
 	e->eval = must_strdup(c->data.eval);
 	t->eval = e->eval[0] != '\0' ? e->eval : NULL;
 	t->device = e->device = must_strdup(c->model.device);
+	if (strcmp(e->device, "cpu") != 0) {
+		size_t size = strlen(c->site.state_directory) + sizeof "/cache";
+		t->cache = e->cache = must_alloc(size);
+		snprintf(e->cache, size, "%s/cache", c->site.state_directory);
+	}
 	t->eval_rows = (size_t)c->data.eval_rows;
 	t->batch_rows = (size_t)c->data.batch_rows;
 	t->max_seq = (size_t)c->data.max_seq;
-	t->micro_tokens = (size_t)c->data.micro_tokens;
+	t->micro_tokens = e->micro_tokens = (size_t)c->data.micro_tokens;
 	t->rank = (size_t)c->adapter.rank;
 	t->alpha = (float)c->adapter.alpha;
 	t->lr = c->optimizer.lr;
@@ -206,6 +238,7 @@ void engine_free(struct engine *e)
 	free(e->train);
 	free(e->eval);
 	free(e->device);
+	free(e->cache);
 	free(e);
 }
 
@@ -247,4 +280,14 @@ uint64_t engine_truncated_rows(const struct engine *e)
 size_t engine_memory_bytes(const struct engine *e)
 {
 	return trainer_memory_bytes(atomic_load(&e->trainer));
+}
+
+size_t engine_micro_tokens(const struct engine *e)
+{
+	return e->config.micro_tokens;
+}
+
+bool engine_device_lost(const struct engine *e)
+{
+	return atomic_load(&e->device_lost);
 }

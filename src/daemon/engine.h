@@ -20,3 +20,7 @@ uint64_t engine_rows(const struct engine *e);
 uint64_t engine_eval_rows(const struct engine *e);
 uint64_t engine_truncated_rows(const struct engine *e);
 size_t engine_memory_bytes(const struct engine *e);
+/* Tokens that go through the model at once: fewer than configured where there was no room for more. */
+size_t engine_micro_tokens(const struct engine *e);
+/* A job failed because the device did: only a new process can train again. */
+bool engine_device_lost(const struct engine *e);

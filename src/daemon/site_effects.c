@@ -79,6 +79,11 @@ void daemon_on_trained(void *self, const struct site_trained *result)
 		log_error("training_failed", "error=\"%s\" text=\"%s\"", err_text(result->error), result->text);
 	if (d->site != NULL && !d->stopping)
 		site_on_trained(d->site, result);
+	/* The last commit stands, and whoever starts the daemon again finds the device as it is then. */
+	if (engine_device_lost(d->engine) && !d->stopping) {
+		log_error("device_lost", "device=%s error=\"%s\"", d->config.model.device, result->text);
+		daemon_stop(d, EXIT_CODE_FAILURE);
+	}
 }
 
 void daemon_on_evaluated(void *self, const struct site_evaluated *result)
