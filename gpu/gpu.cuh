@@ -55,6 +55,18 @@ struct gemm_plans;      /* gemm.cu */
 struct attention_plans; /* attention.cu */
 struct recordings;      /* record.cu */
 
+struct weight_staging; /* weight.cu */
+
+/* What alloc gave. */
+struct allocation {
+	void *p;
+	size_t bytes;
+};
+
+/* Uploads up to a piece go through a ring of page-locked memory, so that they wait for nothing. */
+#define UPLOAD_PIECES 8
+#define UPLOAD_PIECE_BYTES ((size_t)256 << 10)
+
 struct cuda_device {
 	struct device base;
 	int ordinal;
@@ -67,6 +79,13 @@ struct cuda_device {
 	cudaStream_t stream;
 	cudaStream_t copies; /* send and fetch */
 	cudaEvent_t issued, copied[DEVICE_COPY_SLOTS];
+	unsigned copies_pending; /* a bit a slot: `stream` has not waited for its latest copy */
+	void *upload_ring;       /* page-locked, UPLOAD_PIECES pieces; an event each: the piece was copied */
+	cudaEvent_t uploaded[UPLOAD_PIECES];
+	unsigned upload_next;
+	struct allocation *allocations; /* of alloc: release has to know the bytes */
+	size_t allocation_count, allocation_capacity;
+	struct weight_staging *staging; /* weight.cu: while weights are made; NULL: none */
 	cublasLtHandle_t lt;
 	struct gemm_plans *plans;          /* NULL until the first product */
 	struct attention_plans *attention; /* NULL until the first attention */
@@ -96,13 +115,20 @@ static inline bool cuda_launched(struct cuda_device *c, const char *what)
 {
 	return cuda_well(c, cudaGetLastError(), what);
 }
+/* Waits for everything issued, and records what went wrong on the device or what its kernels found. False when the device has failed. */
+bool cuda_finish(struct cuda_device *c);
+/* Blocks for a grid-stride loop over n items, `each` items a block: enough to fill the card, at least 1. */
+unsigned cuda_blocks(const struct cuda_device *c, size_t n, size_t each);
+
+/* ---- memory.cu ---- */
+
 /* Device memory, counted in used and peak; not zeroed; NULL after recording the failure (while capturing always a failure). */
 void *cuda_memory_new(struct cuda_device *c, size_t bytes, const char *what);
 void cuda_memory_free(struct cuda_device *c, void *p, size_t bytes);
 /* 256-byte aligned, not zeroed; NULL after recording a failure. The content is lost when the buffer grows, and every recording with it. */
 void *cuda_scratch(struct cuda_device *c, enum cuda_scratch_slot slot, size_t bytes);
-/* Blocks for a grid-stride loop over n items, `each` items a block: enough to fill the card, at least 1. */
-unsigned cuda_blocks(const struct cuda_device *c, size_t n, size_t each);
+/* What is issued from now on comes after every copy that send and fetch began. */
+void cuda_copies_join(struct cuda_device *c);
 
 /* Activations as floats and back, rounding to nearest even. */
 __device__ __forceinline__ float act_load(float x)
@@ -157,18 +183,21 @@ void cuda_gemm_plans_free(struct cuda_device *c);
 
 /* ---- weight.cu, weight_packed.cu ---- */
 
+/* All arrays lie in one piece of memory that begins at `data`, each aligned to 256 bytes. */
 struct weight {
 	size_t rows, cols;
 	enum weight_storage storage;
 	unsigned uses;
-	void *data; /* F32, BF16: (rows, cols). FP8: E4M3 (rows, cols). NF4: two a byte, low nibble first. STORED: see blocks */
+	/* F32, BF16: (rows, cols) of the activation type (BF16 on an f32 device: values rounded to bf16). FP8: E4M3 (rows, cols). NF4, Q4_0,
+	 * Q4_1: elements one after another, two a byte, low nibble first. Q8_0: int8 (rows, cols) */
+	void *data;
 	float *row_scale; /* FP8: (rows) */
 	void *transposed; /* FP8 with WEIGHT_BACKWARD: E4M3 (cols, rows) */
 	float *col_scale; /* FP8: (cols), of the transposed copy */
 	__half *scale;    /* NF4 and STORED: (rows, cols / block), the blocks' d */
 	__half *least;    /* Q4_1: the blocks' m */
 	enum weight_blocks blocks;
-	size_t block; /* elements a scale; NF4: 64 */
+	size_t block; /* elements a scale: 64 for NF4, 32 for STORED */
 	size_t bytes; /* of everything above */
 };
 /* Whether the device is well and the weight was made for this use; records a failure if not. */
@@ -179,8 +208,19 @@ const void *cuda_weight_plain(struct cuda_device *c, const struct weight *w);
 const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_linear *l);
 /* Unpacks rows first .. first+count-1 of an NF4 or STORED weight to out (count, cols) in the activation type. */
 void cuda_weight_unpack(struct cuda_device *c, const struct weight *w, size_t first, size_t count, void *out);
-/* Packs f32 rows (device memory) as NF4 or E4M3 into the weight's arrays. */
+/* The same rows of any weight as f32, exactly as they are stored. */
+void cuda_weight_values(struct cuda_device *c, const struct weight *w, size_t first, size_t count, float *out);
+/* Packs f32 rows (device memory) as NF4 or E4M3 into the weight's arrays (not into the transposed copy). */
 void cuda_weight_pack(struct cuda_device *c, struct weight *w, size_t first, size_t count, const float *rows);
+
+/* Fills the transposed copy of an FP8 weight from (rows, cols) in the activation type. */
+void cuda_weight_pack_columns(struct cuda_device *c, struct weight *w, const void *plain);
+/* Splits rows of GGUF blocks (device memory) into the weight's arrays. */
+void cuda_weight_split(struct cuda_device *c, struct weight *w, size_t first, size_t count, const void *blocks);
+/* Bytes of one block of the file. */
+size_t cuda_weight_block_bytes(enum weight_blocks blocks);
+/* Frees what weight_new staged its rows in. */
+void cuda_weight_staging_free(struct cuda_device *c);
 
 /* ---- linear.cu ---- */
 /* out (n, rows) = x W^T (+ bias) (+ out when add): whatever the storage. */
@@ -194,8 +234,16 @@ void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *
 /* ---- the operations, by file: each is declared with the type of its place in the table ---- */
 #define CUDA_OPERATION(name) std::remove_pointer<decltype(device_ops::name)>::type cuda_##name
 
-/* device.cu */
+/* memory.cu */
+CUDA_OPERATION(alloc);
+CUDA_OPERATION(release);
+CUDA_OPERATION(upload);
+CUDA_OPERATION(download);
+CUDA_OPERATION(zero);
+CUDA_OPERATION(copy);
 CUDA_OPERATION(memory);
+CUDA_OPERATION(host_alloc);
+CUDA_OPERATION(host_release);
 CUDA_OPERATION(send);
 CUDA_OPERATION(fetch);
 CUDA_OPERATION(copy_wait);

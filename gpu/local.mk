@@ -1,6 +1,7 @@
 # The CUDA backend: one loadable module with one exported symbol. libtool has no CUDA tag, so nvcc is driven directly.
 gpu_cu = \
-	%D%/device.cu \
+	%D%/device.cu %D%/memory.cu %D%/record.cu \
+	%D%/weight.cu %D%/weight_packed.cu \
 	# end
 # Host code that drives cuDNN, only where its frontend was found.
 gpu_cudnn_cu = \
