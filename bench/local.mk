@@ -10,3 +10,8 @@ EXTRA_DIST += \
 	bench/demo_table.py \
 	bench/wordnet_task.py \
 	# end
+# Held against each other, or against what was planned.
+EXTRA_DIST += \
+	bench/plan_accuracy.sh \
+	bench/variants_peer.py \
+	# end

@@ -37,3 +37,4 @@ int bench_ceiling(struct bench *b, double *flops, struct fault *f);
 /* The subcommands; argv[0] is their name. Return the exit code. */
 int bench_train(int argc, char **argv);
 int bench_ops(int argc, char **argv);
+int bench_variants(int argc, char **argv);

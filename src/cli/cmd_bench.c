@@ -9,6 +9,7 @@
 static const struct cli_command benches[] = {
 	{"train", bench_train, "train on random rows: tokens a second, memory, share of the machine's own rate"},
 	{"ops", bench_ops, "the operations of a training step one by one"},
+	{"variants", bench_variants, "a layer's linears in the orders that each --variants takes, over ranks"},
 	{0},
 };
 
@@ -33,5 +34,6 @@ int cmd_bench(int argc, char **argv)
 			return b->run(argc - 1, argv + 1);
 	const char *near = cli_nearest(argv[1], next_bench, NULL);
 	return cli_usage("bench", "unknown bench '%.60s'; %s%s", argv[1],
-		near != NULL ? "the nearest known one is " : "there are train and ops", near != NULL ? near : "");
+		near != NULL ? "the nearest known one is " : "there are train, ops and variants",
+		near != NULL ? near : "");
 }

@@ -17,7 +17,7 @@
 #include "train/weights.h"
 
 struct plan_options {
-	const char *model, *device, *targets, *base_dtype, *variants;
+	const char *model, *device, *targets, *base_dtype, *variants, *memory;
 	uint64_t memory_limit, batch, seq, rank, micro_tokens, threads;
 	bool json;
 };
@@ -53,6 +53,8 @@ static int read_options(int argc, char **argv, struct plan_options *o)
 		{"targets", CLI_TEXT, &o->targets, "LIST", "all (default), or some of q,k,v,o,gate,up,down"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+		{"memory", CLI_TEXT, &o->memory, "MODE",
+			"auto (default: the first that fits), keep, selective, offload or blocks"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",
 			"orders of the adapter's products: cost (default), fixed, timed or timed-merged"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
@@ -82,7 +84,13 @@ static int make_config(struct plan *p, struct fault *f)
 	int rc = engine_read_targets(o->targets, &c->targets, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
-	return rc ? rc : engine_check(c, f);
+	if (!rc)
+		rc = trainer_memory_parse(o->memory, &c->memory, f);
+	if (!rc)
+		rc = variants_mode_parse(o->variants, &c->variants, f);
+	if (rc)
+		return f->code = SAKIORI_EUSAGE;
+	return engine_check(c, f);
 }
 
 /* Asks the device itself where no limit is given. */
@@ -135,12 +143,14 @@ static void make_request(struct plan *p)
 		.longest = c->max_seq,
 		.rows = rows,
 		.threads = c->threads,
+		.mode = c->memory,
 	};
 }
 
-static int plan_variants(struct plan *p, struct fault *f)
+static void plan_variants(struct plan *p)
 {
 	struct variants_config c = {
+		.mode = p->config.variants,
 		.widths = p->layout.widths,
 		.rank = p->layout.rank,
 		.targets = p->layout.targets,
@@ -148,12 +158,8 @@ static int plan_variants(struct plan *p, struct fault *f)
 		.tokens = p->request.tokens,
 		.keep_s = true,
 	};
-	int rc = variants_mode_parse(p->options->variants, &c.mode, f);
-	if (rc)
-		return f->code = SAKIORI_EUSAGE;
 	variants_plan(&p->variants, p->config.device, p->request.act, p->config.threads, &c);
 	p->request.merged = p->variants.merged && c.mode != VARIANTS_FIXED;
-	return 0;
 }
 
 /* performance.md 7: causal attention counts half, its backward twice its forward, a frozen weight has no gradient; all tokens are learned. */
@@ -178,9 +184,8 @@ static int make_plan(struct plan *p, struct fault *f)
 	if (rc)
 		return rc;
 	make_request(p);
-	rc = plan_variants(p, f);
-	if (!rc)
-		rc = find_limit(p, f);
+	plan_variants(p);
+	rc = find_limit(p, f);
 	if (rc)
 		return rc;
 	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
@@ -238,6 +243,8 @@ static const char *mode_reason(const struct plan *p)
 {
 	if (!p->fits)
 		return "nothing fits";
+	if (p->config.memory != MEMORY_MODES)
+		return "as asked for";
 	if (!p->limit)
 		return "the device's memory is not known";
 	return p->mode == MEMORY_KEEP ? "all that the backward reads fits" : "the first mode that fits";
@@ -374,6 +381,7 @@ int cmd_plan(int argc, char **argv)
 		.targets = "all",
 		.base_dtype = "bf16",
 		.variants = "cost",
+		.memory = "auto",
 		.batch = 4,
 		.seq = 512,
 		.rank = 16};

@@ -9,7 +9,7 @@ sakiori_SOURCES = \
 	%D%/cmd_generate.c \
 	%D%/cmd_tokenize.c \
 	%D%/bench.h %D%/bench.c \
-	%D%/cmd_bench.c %D%/bench_train.c %D%/bench_ops.c \
+	%D%/cmd_bench.c %D%/bench_train.c %D%/bench_ops.c %D%/bench_variants.c \
 	# end
 sakiori_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 if DAEMON

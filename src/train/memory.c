@@ -23,6 +23,11 @@ bool memory_mode_exists(const char *device, enum memory_mode mode)
 	return mode != MEMORY_OFFLOAD || strcmp(device, "cpu") != 0;
 }
 
+static bool allowed(const struct memory_request *r, enum memory_mode mode)
+{
+	return memory_mode_exists(r->device, mode) && (r->mode == MEMORY_MODES || r->mode == mode);
+}
+
 static void count_weights(const struct memory_request *r, struct memory_breakdown *out)
 {
 	const struct model_shape *shape = model_file_shape(r->file);
@@ -88,8 +93,11 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 	size_t best = 0, least = SIZE_MAX;
 	enum memory_mode mode = MEMORY_KEEP;
 	struct memory_breakdown b;
+	if (r->mode < MEMORY_MODES && !memory_mode_exists(r->device, r->mode))
+		return fault_set(f, SAKIORI_EUNSUPPORTED, "a %s has no memory mode %s; use keep, selective or blocks",
+			r->device, memory_mode_name(r->mode));
 	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
-		if (!memory_mode_exists(r->device, m))
+		if (!allowed(r, m))
 			continue;
 		size_t rows = memory_most_rows(r, m, limit, host_limit);
 		memory_count(r, m, &b);
@@ -112,7 +120,7 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 		half.longest /= 2;
 		half.tokens = half.longest;
 		for (enum memory_mode m = 0; m < MEMORY_MODES && !best; m++) {
-			if (!memory_mode_exists(r->device, m))
+			if (!allowed(r, m))
 				continue;
 			memory_count(&half, m, &b);
 			best = fits(&b, limit, host_limit) ? half.longest : 0;
@@ -122,7 +130,7 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 		return fault_set(f, SAKIORI_ENOMEM,
 			"not even one row of %zu tokens fits into %.0f MiB; rows of %zu tokens would: use --seq %zu",
 			r->longest, (double)limit / mebi, best, best);
-	memory_count(&half, MEMORY_BLOCKS, &b);
+	memory_count(&half, r->mode == MEMORY_MODES ? MEMORY_BLOCKS : r->mode, &b);
 	return fault_set(f, SAKIORI_ENOMEM,
 		"the model alone takes %.0f MiB of %.0f MiB: use a smaller --base-dtype, model or --rank",
 		(double)b.device / mebi, (double)limit / mebi);
@@ -133,9 +141,8 @@ int memory_choose(const struct memory_request *r, size_t limit, size_t host_limi
 {
 	for (*mode = 0; *mode < MEMORY_MODES; ++*mode) {
 		memory_count(r, *mode, out);
-		if (memory_mode_exists(r->device, *mode) && fits(out, limit, host_limit))
+		if (allowed(r, *mode) && fits(out, limit, host_limit))
 			return 0;
 	}
-	*mode = MEMORY_BLOCKS;
 	return refuse(r, limit, host_limit, f);
 }

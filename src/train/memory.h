@@ -37,7 +37,8 @@ struct memory_request {
 	size_t longest; /* tokens of its longest row */
 	size_t rows;    /* of a micro-batch, at most */
 	unsigned threads;
-	bool merged; /* orders that make W + scale B A may be chosen (train/variants.h) */
+	enum memory_mode mode; /* no other may be chosen; MEMORY_MODES: any */
+	bool merged;           /* orders that make W + scale B A may be chosen (train/variants.h) */
 };
 
 /* Bytes; `device` and `host` are the sums of what stands above them. */
@@ -53,10 +54,10 @@ struct memory_breakdown {
 	size_t host;
 };
 
-/* The host's memory is a CPU's own, so nothing is offloaded there. */
+/* Whether a device knows the mode: the host's memory is a CPU's own, so nothing is offloaded there. */
 bool memory_mode_exists(const char *device, enum memory_mode mode);
 void memory_count(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
-/* The first mode that fits into `limit` bytes of the device (host_limit of the host; 0: not known). SAKIORI_ENOMEM, with what would fit in the
+/* The first mode, of those that r->mode allows, that fits into `limit` bytes of the device (host_limit of the host; 0: not known). SAKIORI_ENOMEM, with what would fit in the
  * sentence, when none does. */
 int memory_choose(const struct memory_request *r, size_t limit, size_t host_limit, enum memory_mode *mode,
 	struct memory_breakdown *out, struct fault *f);
