@@ -32,4 +32,5 @@ EXTRA_DIST += \
 	tests/e2e/bad_input.py \
 	tests/e2e/disk_full.py \
 	tests/e2e/install.sh \
+	tests/gpu/three_sites_gpu.py \
 	# end

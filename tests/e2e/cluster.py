@@ -42,6 +42,10 @@ def write_rows(path, seed, count=96):
             out.write(json.dumps({"prompt": " ".join(picked) + ":", "completion": completion}) + "\n")
 
 
+def settings(keys):
+    return " ".join(f"{key} = {json.dumps(value)};" for key, value in keys.items())
+
+
 def until(what, check, patience=PATIENCE, pause=0.05):
     """Waits for check() to be true; what it waits for is in the failure."""
     end = time.monotonic() + patience
@@ -81,18 +85,15 @@ class Site:
             for p in peers)
         keys = {"rounds": c.rounds, "local_steps": 2, "deadline": c.deadline, "min_deadline": c.min_deadline, "eval_every": 2, "seed": 11}
         keys.update(run_keys)
-        lines = "\n".join(f"  {k} = {json.dumps(v)};" for k, v in keys.items())
         with open(self.config, "w", encoding="utf8") as out:
             out.write(f'''site = {{ name = "{self.name}"; state_directory = "{self.state}"; log_level = "debug"; }};
 listen = {{ peer = ["tcp://127.0.0.1:{self.peer_port}"]; http = "127.0.0.1:{self.http_port}"; admin_socket = "{self.socket}"; }};
 identity = {{ key = "{self.key}"; network_secret = "{c.secret}"; }};
-model = {{ path = "{c.model}"; base_dtype = "f32"; threads = 1; }};
-data = {{ train = "{self.folder}/train.jsonl"; eval = "{c.folder}/eval.jsonl"; eval_rows = 16; max_seq = 64; batch_rows = 4; micro_tokens = 256; }};
+model = {{ path = "{c.model}"; {settings(c.model_keys)} }};
+data = {{ train = "{c.train_file(self)}"; eval = "{c.eval_file()}"; {settings(c.data_keys)} }};
 adapter = {{ rank = 4; alpha = 8.0; }};
-optimizer = {{ lr = 0.005; }};
-run = {{ name = "e2e";
-{lines}
-}};
+optimizer = {{ lr = {c.lr}; }};
+run = {{ name = "e2e"; {settings(keys)} }};
 peers = (
 {entries}
 );
@@ -201,17 +202,28 @@ peers = (
 
 
 class Cluster:
-    def __init__(self, sites=3, rounds=10, deadline="20s", min_deadline="5s", model=TINY, route=None):
+    """task: a folder with site-N.jsonl and eval.jsonl; without one each site gets rows of write_rows."""
+    def __init__(self, sites=3, rounds=10, deadline="20s", min_deadline="5s", model=TINY, route=None, task=None, lr=0.005, model_keys=None, data_keys=None):
         self.folder = tempfile.mkdtemp(prefix="sakiori-e2e.")
         self.rounds = rounds
         self.deadline = deadline
         self.min_deadline = min_deadline
         self.model = model
+        self.task = task
+        self.lr = lr
+        self.model_keys = {"base_dtype": "f32", "threads": 1, **(model_keys or {})}
+        self.data_keys = {"eval_rows": 16, "max_seq": 64, "batch_rows": 4, "micro_tokens": 256, **(data_keys or {})}
         self.route = route  # (from, to) -> port, to put a relay between two sites
         self.secret = os.path.join(self.folder, "network.secret")
         run(SAKIORI, "keygen", "--network", "--out", self.secret)
         write_rows(os.path.join(self.folder, "eval.jsonl"), seed=1, count=24)
         self.sites = [Site(self, n) for n in range(sites)]
+
+    def train_file(self, site):
+        return f"{self.task}/{site.name}.jsonl" if self.task else f"{site.folder}/train.jsonl"
+
+    def eval_file(self):
+        return f"{self.task}/eval.jsonl" if self.task else f"{self.folder}/eval.jsonl"
 
     def port(self, a, b):
         return self.route(a, b) if self.route else b.peer_port
