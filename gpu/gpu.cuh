@@ -25,6 +25,7 @@ enum cuda_scratch_slot {
 	/* within one operation: a chunk of logits, an unpacked or merged weight. cuda_gemm never takes it, for its operands may lie there: a
 	 * tuning product has memory of its own for its output */
 	SCRATCH_LARGE,
+	SCRATCH_LOGITS,   /* a chunk of logits of a packed head, which lies unpacked in SCRATCH_LARGE */
 	SCRATCH_MERGE,    /* adapter factors of a merged weight, in the activation type */
 	SCRATCH_TOKENS_X, /* gathered tokens */
 	SCRATCH_TOKENS_DX,
