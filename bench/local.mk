@@ -15,3 +15,8 @@ EXTRA_DIST += \
 	bench/plan_accuracy.sh \
 	bench/variants_peer.py \
 	# end
+# Against what others use, on one machine.
+EXTRA_DIST += \
+	bench/peers_gpu.py \
+	bench/rivals_gpu.sh \
+	# end

@@ -11,7 +11,7 @@
 #include "train/trainer.h"
 
 struct options {
-	const char *model, *device, *targets, *base_dtype;
+	const char *model, *device, *targets, *base_dtype, *memory, *variants;
 	uint64_t batch, seq, rank, steps, warmup, micro_tokens, threads, seed;
 	bool deterministic, no_ceiling, json;
 };
@@ -39,6 +39,10 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"warmup", CLI_COUNT, &o->warmup, "N", "steps before them (3)"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+		{"memory", CLI_TEXT, &o->memory, "MODE",
+			"kept for the backward pass: auto (default), keep, selective, offload, blocks"},
+		{"variants", CLI_TEXT, &o->variants, "WORD",
+			"order of the adapter's products: cost (default), fixed, timed"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; default: the whole batch"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"seed", CLI_COUNT, &o->seed, "S", "of the adapter and the rows (0)"},
@@ -80,6 +84,10 @@ static int make_config(const struct options *o, struct trainer_config *c, struct
 	int rc = engine_read_targets(o->targets, &c->targets, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
+	if (!rc)
+		rc = engine_read_memory(o->memory, &c->memory, f);
+	if (!rc)
+		rc = engine_read_variants(o->variants, &c->variants, f);
 	return rc ? rc : engine_check(c, f);
 }
 
@@ -151,14 +159,15 @@ static void show(const struct options *o, const struct result *r)
 {
 	double speed = (double)r->tokens / r->seconds, rate = speed * r->flops;
 	if (o->json) {
-		json_t *line = json_pack(
-			"{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f}",
-			"event", "bench", "model", o->model, "device", o->device, "base_dtype", o->base_dtype, "batch",
-			(json_int_t)o->batch, "seq", (json_int_t)o->seq, "rank", (json_int_t)o->rank, "steps",
-			(json_int_t)o->steps, "tokens_per_second", speed, "step_ms", r->seconds * 1e3, "peak_bytes",
-			(json_int_t)r->memory.peak, "weight_bytes", (json_int_t)r->bytes.weights, "adapter_bytes",
-			(json_int_t)r->bytes.adapter, "activation_bytes", (json_int_t)r->bytes.activations,
-			"flops_per_token", r->flops, "tflops", rate / 1e12, "loss", r->loss);
+		json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, "
+					 "s:I, s:f, s:f, s:f}",
+			"event", "bench", "model", o->model, "device", o->device, "base_dtype", o->base_dtype, "memory",
+			o->memory, "variants", o->variants, "batch", (json_int_t)o->batch, "seq", (json_int_t)o->seq,
+			"rank", (json_int_t)o->rank, "steps", (json_int_t)o->steps, "tokens_per_second", speed,
+			"step_ms", r->seconds * 1e3, "peak_bytes", (json_int_t)r->memory.peak, "weight_bytes",
+			(json_int_t)r->bytes.weights, "adapter_bytes", (json_int_t)r->bytes.adapter, "activation_bytes",
+			(json_int_t)r->bytes.activations, "flops_per_token", r->flops, "tflops", rate / 1e12, "loss",
+			r->loss);
 		if (r->ceiling > 0) {
 			json_object_set_new(line, "ceiling_tflops", json_real(r->ceiling / 1e12));
 			json_object_set_new(line, "share_of_ceiling", json_real(rate / r->ceiling));
@@ -185,6 +194,8 @@ int bench_train(int argc, char **argv)
 	struct options o = {.device = "cpu",
 		.targets = "all",
 		.base_dtype = "bf16",
+		.memory = "auto",
+		.variants = "cost",
 		.batch = 2,
 		.seq = 2048,
 		.rank = 16,

@@ -18,6 +18,7 @@
 /* All of the command line, as it was read. */
 struct train_options {
 	const char *model, *data, *eval, *out, *device, *targets, *schedule, *base_dtype, *over_long, *init_adapter;
+	const char *memory, *variants;
 	uint64_t steps, batch, seq, rank, seed, micro_tokens, threads, warmup, eval_every, eval_rows, save_every;
 	double alpha, lr, weight_decay, clip;
 	bool resume, deterministic, no_shuffle, json;
@@ -65,6 +66,10 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+		{"memory", CLI_TEXT, &o->memory, "MODE",
+			"kept for the backward pass: auto (default), keep, selective, offload, blocks"},
+		{"variants", CLI_TEXT, &o->variants, "WORD",
+			"order of the adapter's products: cost (default), fixed, timed"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N",
 			"tokens computed at once; sets memory (default: 2048, or --seq)"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
@@ -118,6 +123,10 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 		rc = engine_read_schedule(o->schedule, &c->schedule, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
+	if (!rc)
+		rc = engine_read_memory(o->memory, &c->memory, f);
+	if (!rc)
+		rc = engine_read_variants(o->variants, &c->variants, f);
 	if (!rc)
 		rc = engine_read_overlong(o->over_long, &c->overlong, f);
 	return rc ? rc : engine_check(c, f);
@@ -275,6 +284,8 @@ int cmd_train(int argc, char **argv)
 		.targets = "all",
 		.schedule = "linear",
 		.base_dtype = "bf16",
+		.memory = "auto",
+		.variants = "cost",
 		.over_long = "truncate",
 		.batch = 4,
 		.seq = 512,

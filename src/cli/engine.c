@@ -17,6 +17,26 @@ int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f
 	return rc;
 }
 
+int engine_read_memory(const char *word, enum memory_mode *out, struct fault *f)
+{
+	int rc = trainer_memory_parse(word, out, f);
+	if (rc) {
+		fault_wrap(f, "--memory");
+		rc = f->code = SAKIORI_EUSAGE;
+	}
+	return rc;
+}
+
+int engine_read_variants(const char *word, enum variants_mode *out, struct fault *f)
+{
+	int rc = variants_mode_parse(word, out, f);
+	if (rc) {
+		fault_wrap(f, "--variants");
+		rc = f->code = SAKIORI_EUSAGE;
+	}
+	return rc;
+}
+
 const char *engine_cache(void)
 {
 	static char path[4096];

@@ -8,6 +8,8 @@
 
 /* Each reads one option's word; a word it does not know is SAKIORI_EUSAGE with a sentence. */
 int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f);
+int engine_read_memory(const char *word, enum memory_mode *out, struct fault *f);
+int engine_read_variants(const char *word, enum variants_mode *out, struct fault *f);
 int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f);
 int engine_read_schedule(const char *word, enum schedule *out, struct fault *f);
 int engine_read_targets(const char *word, unsigned *out, struct fault *f);
