@@ -60,7 +60,7 @@ static uint64_t backward_formula(const struct variants_shape *v, int number)
 		s.io + s.ir + s.ro + s.w,
 		s.io + s.ir + s.ro + s.w,
 	};
-	return 2 * (v->dx ? all : without)[number - 1];
+	return 2 * (v->dx ? all[number - 1] : without[number - 1]);
 }
 
 static size_t pick(struct rng *r, size_t low, size_t high)

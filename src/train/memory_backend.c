@@ -13,6 +13,11 @@ static size_t larger(size_t a, size_t b)
 	return a > b ? a : b;
 }
 
+static size_t round_up(size_t n, size_t step)
+{
+	return (n + step - 1) / step * step;
+}
+
 /* ---- weights ---- */
 
 /* What a weight with these uses is really kept as: rows are looked up in plain numbers, and only some blocks of files are unpacked. */
@@ -106,11 +111,48 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
 }
 
-/* gpu: the chunk of logits that loss.cu takes, lora.cu's factors and sums, attention.cu's, gemm.cu's. */
+/* gpu/loss.cu, chunk_tokens: 256 MiB of logits at most, in equal chunks of multiples of 128 tokens. */
+static size_t cuda_logits(const struct memory_request *r)
+{
+	size_t row = round_up(model_file_shape(r->file)->vocabulary, 8) * dtype_size(r->act);
+	size_t most = larger(((size_t)256 << 20) / row / 128 * 128, 128);
+	if (r->tokens <= most)
+		return r->tokens * row;
+	size_t chunks = (r->tokens + most - 1) / most;
+	return round_up((r->tokens + chunks - 1) / chunks, 128) * row;
+}
+
+/* A whole weight in the activation type, where packed ones are unpacked or adapters merged. */
+static size_t cuda_plain_weight(const struct memory_request *r)
+{
+	const struct lora_widths *w = &r->layout->widths;
+	size_t linears = larger(larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden, w->query * w->hidden);
+	size_t head = model_file_shape(r->file)->tied ? 0 : w->hidden * model_file_shape(r->file)->vocabulary;
+	bool unpacked = r->storage == WEIGHT_NF4 || r->storage == WEIGHT_STORED;
+	size_t elements = unpacked ? larger(linears, head) : r->merged ? linears : 0;
+	return elements * dtype_size(r->act);
+}
+
 static void cuda_working_space(const struct memory_request *r, struct memory_breakdown *out)
 {
-	(void)r;
-	out->products = (size_t)32 << 20;
+	const struct model_shape *shape = model_file_shape(r->file);
+	const struct lora_widths *w = &r->layout->widths;
+	size_t act = dtype_size(r->act), n = r->tokens, rank = r->layout->rank;
+	size_t inputs = larger(larger(3 * w->hidden, w->query), larger(2 * w->hidden, w->ffn));
+	size_t outputs = larger(larger(w->query + 2 * w->key, w->hidden), 2 * w->ffn);
+	/* One buffer serves both (gpu/gpu.cuh, SCRATCH_LARGE). */
+	size_t logits = cuda_logits(r), plain = cuda_plain_weight(r);
+	out->logits = logits + n * sizeof(double);
+	/* gpu/lora.cu: the factors in the activation type, and ds. */
+	out->lora = rank * (inputs + outputs) * act + n * 3 * rank * act;
+	/* gpu/attention_cudnn.cu: sums of dq, and of d_out * out; a head's log-sum-exp. */
+	out->attention = n * w->query * (r->act == DTYPE_BF16 ? sizeof(float) : 0) + n * shape->heads * sizeof(float);
+	/* gpu/device.cu: cuBLASLt's; gpu/linear.cu: the widest activation in E4M3. */
+	out->products = ((size_t)32 << 20) + (plain > logits ? plain - logits : 0);
+	if (r->storage == WEIGHT_FP8)
+		out->products += n * (outputs + sizeof(float));
+	/* gpu/weight.cu: a piece of a weight on its way, and the table of random values. */
+	out->other = ((size_t)8 << 20) + 65536 * 2;
 }
 
 void memory_working_space(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
