@@ -365,7 +365,8 @@ struct device_ops {
 	void (*rope_backward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx,
 		size_t heads, size_t stride);
 
-	/* out (N, heads * head_dim) dense; log_sum_exp (N, heads), natural, NULL when nobody differentiates. t needs row_offsets. */
+	/* out (N, heads * head_dim) dense; log_sum_exp (N, heads), natural, NULL when nobody differentiates; a device may order it its own way for a
+	 * backward with the same struct attention and host fields of t. t needs row_offsets. */
 	void (*attention_forward)(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
 		const void *k, const void *v, void *out, float *log_sum_exp);
 	/* Writes (does not add) dq, dk, dv; d_out is dense like out. dq, dk, dv may not overlap any input. */
