@@ -26,7 +26,7 @@ struct bench {
 	void *x;                    /* (N, cols) */
 	void *y;                    /* (N, rows), and dy */
 	void *dx;                   /* (N, cols) */
-	void *s, *ds;               /* (N, ranks) */
+	void *s;                    /* (N, ranks) */
 	float *factors, *gradients; /* A and B of all parts */
 	struct tokens tokens;
 	struct lora_linear linear;
@@ -53,9 +53,8 @@ static size_t cut(const struct device *d, const struct variants_shape *v, size_t
 		b->dx = at + x;
 		b->y = at + 2 * x;
 		b->s = at + 2 * x + y;
-		b->ds = at + 2 * x + y + s;
 	}
-	return 2 * x + y + 2 * s;
+	return 2 * x + y + s;
 }
 
 /* Numbers of the size that training meets: zeros would be multiplied with less power, and faster. */
@@ -81,8 +80,7 @@ static void describe(struct bench *b, const struct weight *w, const struct varia
 {
 	size_t at = 0;
 	b->tokens = (struct tokens){.count = v->tokens};
-	b->linear = (struct lora_linear){
-		.weight = w, .scale = 0.01f, .parts = v->parts, .y = b->y, .dy = b->y, .ds = b->ds};
+	b->linear = (struct lora_linear){.weight = w, .scale = 0.01f, .parts = v->parts, .y = b->y, .dy = b->y};
 	for (size_t i = 0; i < v->parts; i++) {
 		size_t rank = v->part[i].rank;
 		struct lora_part *part = &b->linear.part[i];
