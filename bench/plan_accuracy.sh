@@ -19,12 +19,12 @@ done
 # model batch seq rank base-dtype and further options
 cpu='smollm2-135m 1 128 16 bf16
 smollm2-135m 4 512 16 bf16
-smollm2-135m 2 256 64 bf16
+smollm2-135m 2 256 64 bf16 --memory selective
 smollm2-135m 3 100 8 bf16 --targets q,v
 smollm2-135m 1 512 128 f32
 smollm2-135m 2 128 16 f32
 smollm2-135m 8 64 256 bf16
-smollm2-360m 1 512 16 bf16
+smollm2-360m 1 512 16 bf16 --memory blocks
 smollm2-360m 2 128 32 f32 --targets gate,up,down
 smollm2-360m 1 1024 8 bf16 --targets o'
 cuda='smollm2-135m 16 1024 16 bf16
@@ -32,11 +32,11 @@ smollm2-135m 4 512 128 f32
 smollm2-135m 3 1000 8 bf16 --targets q,v
 smollm2-360m 2 2048 64 q4
 llama-3.2-1b 4 2048 16 bf16
-llama-3.2-1b 1 512 256 bf16
+llama-3.2-1b 2 1024 256 bf16 --memory blocks
 llama-3-8b 2 2048 16 bf16
 llama-3-8b 2 2048 16 fp8
-llama-3-8b 4 2048 16 bf16
-llama-3-8b 4 2048 16 q4'
+llama-3-8b 4 2048 16 bf16 --memory offload
+llama-3-8b 4 2048 16 q4 --memory selective'
 
 case $device in cpu) list=$cpu ;; *) list=$cuda ;; esac
 [ -z "$small" ] || list=$(grep -v 'smollm2-360m\|llama\|512 128 f32\|4 512 16' <<<"$list")

@@ -85,12 +85,10 @@ static int make_config(struct plan *p, struct fault *f)
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
 	if (!rc)
-		rc = trainer_memory_parse(o->memory, &c->memory, f);
+		rc = engine_read_memory(o->memory, &c->memory, f);
 	if (!rc)
-		rc = variants_mode_parse(o->variants, &c->variants, f);
-	if (rc)
-		return f->code = SAKIORI_EUSAGE;
-	return engine_check(c, f);
+		rc = engine_read_variants(o->variants, &c->variants, f);
+	return rc ? rc : engine_check(c, f);
 }
 
 /* Asks the device itself where no limit is given. */
