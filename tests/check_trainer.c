@@ -407,6 +407,32 @@ START_TEST(a_run_without_a_length_is_one_pass_over_the_rows)
 }
 END_TEST
 
+START_TEST(random_rows_need_no_file_and_are_learned_whole)
+{
+	struct trainer_config c = make_config();
+	struct step_stats stats;
+	c.eval = NULL;
+	c.random_rows = c.batch_rows;
+	ck_assert_int_eq(trainer_open(&c, &(struct trainer *){NULL}, &fault), SAKIORI_EINVAL);
+	c.data = NULL;
+	c.total_steps = 30;
+	c.lr = 0.02;
+	struct trainer *t = open_trainer(&c);
+	must(trainer_step(t, &stats, &fault));
+	ck_assert_uint_eq(stats.tokens, 4 * 64);
+	ck_assert_uint_eq(stats.labelled, 4 * 63);
+	ck_assert_double_lt(run(t, 20), stats.loss);
+	struct device_memory memory;
+	struct trainer_bytes bytes;
+	trainer_device_memory(t, &memory);
+	trainer_bytes(t, &bytes);
+	ck_assert_uint_eq(bytes.weights + bytes.adapter + bytes.activations, trainer_memory_bytes(t));
+	ck_assert_uint_ge(memory.peak, trainer_memory_bytes(t));
+	ck_assert_int_eq(trainer_device_check(t, NULL), 0);
+	trainer_close(t);
+}
+END_TEST
+
 START_TEST(a_generator_repeats_itself_under_a_seed)
 {
 	struct generator_config c = {.model = model_path(),
@@ -449,6 +475,7 @@ int main(void)
 	tcase_add_test(tests, long_rows_are_cut_and_counted_or_refused);
 	tcase_add_test(tests, senseless_settings_and_missing_files_are_refused);
 	tcase_add_test(tests, a_run_without_a_length_is_one_pass_over_the_rows);
+	tcase_add_test(tests, random_rows_need_no_file_and_are_learned_whole);
 	tcase_add_test(tests, a_generator_repeats_itself_under_a_seed);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);

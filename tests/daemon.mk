@@ -22,6 +22,11 @@ tests_check_worker_SOURCES = tests/check_worker.c
 tests_check_worker_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
 tests_check_worker_LDADD = libdaemon.a $(UV_LIBS) $(BASE_LIBS) $(CHECK_LIBS) -lm
 
+check_PROGRAMS += tests/check_engine
+tests_check_engine_SOURCES = tests/check_engine.c
+tests_check_engine_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
+tests_check_engine_LDADD = libdaemon.a $(UV_LIBS) libconf.a $(LIBCONFIG_LIBS) $(TRAIN_LIBS) $(CHECK_LIBS) -lm
+
 check_PROGRAMS += tests/check_gpu_meter
 tests_check_gpu_meter_SOURCES = tests/check_gpu_meter.c
 tests_check_gpu_meter_CPPFLAGS = $(DAEMON_TEST_CPPFLAGS)
