@@ -17,6 +17,7 @@ EXTRA_DIST += \
 	# end
 # Against what others use, on one machine.
 EXTRA_DIST += \
+	bench/base_dtype_quality.py \
 	bench/peers_gpu.py \
 	bench/rivals_gpu.sh \
 	# end
