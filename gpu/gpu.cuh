@@ -180,6 +180,11 @@ struct gemm {
 /* E4M3 needs a not transposed, b transposed, k and row distances multiples of 16. The plan is the fastest of those that cuBLASLt offers, measured when
  * the shape comes first (not while capturing, not under deterministic), kept in the cache folder. */
 void cuda_gemm(struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out);
+/* Makes the plan of a product that will add to `out` (beta != 0) while out holds nothing yet: measuring spoils it. Without this such a product is
+ * measured only if a small output suffices. Does nothing once the plan is made. */
+void cuda_gemm_plan(struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out);
+/* Whether the plan is made, for operands aligned as these pointers are; they are not read. */
+bool cuda_gemm_planned(struct cuda_device *c, const struct gemm *g, const void *a, const void *b, const void *out);
 void cuda_gemm_plans_free(struct cuda_device *c);
 
 /* ---- weight.cu, weight_packed.cu ---- */
@@ -227,8 +232,11 @@ void cuda_weight_staging_free(struct cuda_device *c);
 /* out (n, rows) = x W^T (+ bias) (+ out when add): whatever the storage. */
 void cuda_linear(
 	struct cuda_device *c, size_t n, const void *x, const struct weight *w, const float *bias, void *y, bool add);
+/* The same with add is about to come, and y holds nothing yet: see cuda_gemm_plan. */
+void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, const struct weight *w, void *y);
 /* dx (n, cols) = dy W (+ dx when add). */
 void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add);
+void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx);
 /* E4M3 and one scale a token of an activation (n, width), in SCRATCH_FP8. */
 void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales);
 

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linears without adapters, whatever the storage of their weights. bf16 and f32 weights lie once: cuBLASLt reads a row-major W as it is, forward
+ * and backward. E4M3 products want both operands with the summed dimension in a row, so FP8 weights bring W^T along. Packed weights are
+ * unpacked before each product. */
+#include "gpu/gpu.cuh"
+
+#define E4M3_MAX 448.0f
+#define TOKEN_VECTORS 8 /* 16-byte pieces of a token that a thread holds in registers, at most */
+
+/* ---- E4M3 activations ---- */
+
+/* `each` lanes (a warp, or a block of 256) a token; its values stay in registers between the maximum and the rounding. Reads 2 and writes 1 byte
+ * an element. width is a multiple of 8 and at most each * 8 * V. */
+template <int each, int V>
+__global__ void fp8_tokens(size_t n, unsigned width, const __nv_bfloat16 *x, __nv_fp8_e4m3 *values, float *scales)
+{
+	__shared__ float best[8];
+	const unsigned lane = threadIdx.x % each;
+	const size_t token = (size_t)blockIdx.x * (256 / each) + threadIdx.x / each;
+	const bool real = token < n;
+	act_vector<__nv_bfloat16> piece[V];
+	float most = 0;
+#pragma unroll
+	for (int v = 0; v < V; v++) {
+		unsigned at = (v * each + lane) * 8;
+		if (real && at < width)
+			piece[v] = *(const act_vector<__nv_bfloat16> *)(x + token * width + at);
+		else
+			for (int i = 0; i < 8; i++)
+				piece[v].at[i] = act_store<__nv_bfloat16>(0);
+	}
+#pragma unroll
+	for (int v = 0; v < V; v++)
+		for (int i = 0; i < 8; i++)
+			most = fmaxf(most, fabsf(act_load(piece[v].at[i])));
+	for (int step = 16; step; step /= 2)
+		most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+	if (each == 256) {
+		if (threadIdx.x % 32 == 0)
+			best[threadIdx.x / 32] = most;
+		__syncthreads();
+		for (int i = 0; i < 8; i++)
+			most = fmaxf(most, best[i]);
+	}
+	if (!real)
+		return;
+	float factor = most > 0 ? E4M3_MAX / most : 0;
+	if (!lane)
+		scales[token] = most / E4M3_MAX;
+#pragma unroll
+	for (int v = 0; v < V; v++) {
+		unsigned at = (v * each + lane) * 8;
+		uint2 packed;
+		__nv_fp8_e4m3 *out = (__nv_fp8_e4m3 *)&packed;
+		for (int i = 0; i < 8; i++)
+			out[i] = __nv_fp8_e4m3(act_load(piece[v].at[i]) * factor);
+		if (at < width)
+			*(uint2 *)(values + token * width + at) = packed;
+	}
+}
+
+/* Any width and alignment: a block a token, which is read twice. */
+template <typename T>
+__global__ void fp8_tokens_any(size_t n, size_t width, const T *x, __nv_fp8_e4m3 *values, float *scales)
+{
+	__shared__ float best[8];
+	for (size_t token = blockIdx.x; token < n; token += gridDim.x) {
+		const T *row = x + token * width;
+		float most = 0;
+		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
+			most = fmaxf(most, fabsf(act_load(row[i])));
+		for (int step = 16; step; step /= 2)
+			most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+		__syncthreads();
+		if (threadIdx.x % 32 == 0)
+			best[threadIdx.x / 32] = most;
+		__syncthreads();
+		for (int i = 0; i < 8; i++)
+			most = fmaxf(most, best[i]);
+		float factor = most > 0 ? E4M3_MAX / most : 0;
+		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
+			values[token * width + i] = __nv_fp8_e4m3(act_load(row[i]) * factor);
+		if (!threadIdx.x)
+			scales[token] = most / E4M3_MAX;
+	}
+}
+
+template <int each, int V>
+static void fp8_launch(struct cuda_device *c, size_t n, size_t width, const void *x, void *values, float *scales)
+{
+	unsigned blocks = (unsigned)((n + 256 / each - 1) / (256 / each));
+	fp8_tokens<each, V><<<blocks, 256, 0, c->stream>>>(
+		n, (unsigned)width, (const __nv_bfloat16 *)x, (__nv_fp8_e4m3 *)values, scales);
+}
+
+void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales)
+{
+	size_t first = (n * width + 255) / 256 * 256;
+	*values = c->base.fault.code || !n ? NULL : cuda_scratch(c, SCRATCH_FP8, first + n * sizeof(float));
+	if (!*values)
+		return;
+	*scales = (float *)((char *)*values + first);
+	bool pieces = c->base.act == DTYPE_BF16 && width % 8 == 0 && (uintptr_t)x % 16 == 0;
+	if (pieces && width <= 32 * 8 * 2)
+		fp8_launch<32, 2>(c, n, width, x, *values, *scales);
+	else if (pieces && width <= 32 * 8 * TOKEN_VECTORS)
+		fp8_launch<32, TOKEN_VECTORS>(c, n, width, x, *values, *scales);
+	else if (pieces && width <= 256 * 8 * 2)
+		fp8_launch<256, 2>(c, n, width, x, *values, *scales);
+	else if (pieces && width <= 256 * 8 * TOKEN_VECTORS)
+		fp8_launch<256, TOKEN_VECTORS>(c, n, width, x, *values, *scales);
+	else if (c->base.act == DTYPE_BF16)
+		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
+			n, width, (const __nv_bfloat16 *)x, (__nv_fp8_e4m3 *)*values, *scales);
+	else
+		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
+			n, width, (const float *)x, (__nv_fp8_e4m3 *)*values, *scales);
+	cuda_launched(c, "rounding activations to E4M3");
+}
+
+/* ---- products with a weight ---- */
+
+enum product_kind {
+	PRODUCT_WRITE,
+	PRODUCT_ADD,
+	PRODUCT_PLAN, /* of PRODUCT_ADD: nothing is computed that counts */
+};
+
+/* Where memory of the device will be, as far as its alignment goes. */
+#define ALIGNED ((const void *)256)
+
+static enum gemm_type act_type(const struct cuda_device *c)
+{
+	return c->base.act == DTYPE_BF16 ? GEMM_BF16 : GEMM_F32;
+}
+
+static void issue(
+	struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out, enum product_kind kind)
+{
+	if (kind == PRODUCT_PLAN)
+		cuda_gemm_plan(c, g, a, b, out);
+	else
+		cuda_gemm(c, g, a, b, out);
+}
+
+static void product_fp8(struct cuda_device *c, const struct gemm *like, const void *in, const struct weight *w,
+	bool backward, void *out, enum product_kind kind)
+{
+	struct gemm g = *like;
+	void *values;
+	float *scales;
+	g.a_type = g.b_type = GEMM_E4M3;
+	g.b_transposed = true;
+	g.b_row = g.k;
+	if (kind == PRODUCT_PLAN && cuda_gemm_planned(c, &g, ALIGNED, ALIGNED, out))
+		return;
+	cuda_fp8_tokens(c, g.m, g.k, in, &values, &scales);
+	if (c->base.fault.code)
+		return;
+	g.a_scale = scales;
+	g.b_scale = backward ? w->col_scale : w->row_scale;
+	issue(c, &g, values, backward ? w->transposed : w->data, out, kind);
+}
+
+/* out = (+=) in W^T, or in W when backward. */
+static void product(struct cuda_device *c, size_t n, const void *in, const struct weight *w, bool backward, void *out,
+	enum product_kind kind)
+{
+	if (!n || !cuda_weight_may(c, w, backward ? WEIGHT_BACKWARD : WEIGHT_FORWARD))
+		return;
+	struct gemm g = {.m = n,
+		.n = backward ? w->cols : w->rows,
+		.k = backward ? w->rows : w->cols,
+		.b_transposed = !backward,
+		.b_row = w->cols,
+		.a_type = act_type(c),
+		.b_type = act_type(c),
+		.out_type = act_type(c),
+		.alpha = 1,
+		.beta = kind == PRODUCT_WRITE ? 0.0f : 1.0f};
+	g.a_row = g.k;
+	g.out_row = g.n;
+	/* E4M3 products want multiples of 16; other sizes are unpacked like a packed weight. */
+	if (w->storage == WEIGHT_FP8 && c->base.act == DTYPE_BF16 && w->rows % 16 == 0 && w->cols % 16 == 0) {
+		product_fp8(c, &g, in, w, backward, out, kind);
+		return;
+	}
+	if (kind == PRODUCT_PLAN && cuda_gemm_planned(c, &g, in, ALIGNED, out))
+		return;
+	const void *plain = cuda_weight_plain(c, w);
+	if (plain)
+		issue(c, &g, in, plain, out, kind);
+}
+
+/* y (n, rows) = (+=) bias in every token. A block takes a token at a time. */
+template <typename T> __global__ void bias_rows(size_t n, size_t rows, const float *bias, T *y, bool add)
+{
+	for (size_t token = blockIdx.x; token < n; token += gridDim.x)
+		for (size_t j = threadIdx.x; j < rows; j += blockDim.x) {
+			T *at = y + token * rows + j;
+			*at = act_store<T>(bias[j] + (add ? act_load(*at) : 0));
+		}
+}
+
+static void add_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add)
+{
+	if (c->base.fault.code || !n)
+		return;
+	unsigned blocks = cuda_blocks(c, n, 1);
+	if (c->base.act == DTYPE_BF16)
+		bias_rows<<<blocks, 256, 0, c->stream>>>(n, rows, bias, (__nv_bfloat16 *)y, add);
+	else
+		bias_rows<<<blocks, 256, 0, c->stream>>>(n, rows, bias, (float *)y, add);
+	cuda_launched(c, "bias");
+}
+
+void cuda_linear(
+	struct cuda_device *c, size_t n, const void *x, const struct weight *w, const float *bias, void *y, bool add)
+{
+	if (bias) {
+		if (!add)
+			cuda_linear_plan(c, n, x, w, y);
+		add_bias(c, n, w->rows, bias, y, add);
+	}
+	product(c, n, x, w, false, y, add || bias ? PRODUCT_ADD : PRODUCT_WRITE);
+}
+
+void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, const struct weight *w, void *y)
+{
+	if (!c->deterministic && !c->capturing)
+		product(c, n, x, w, false, y, PRODUCT_PLAN);
+}
+
+void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add)
+{
+	product(c, n, dy, w, true, dx, add ? PRODUCT_ADD : PRODUCT_WRITE);
+}
+
+void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx)
+{
+	if (!c->deterministic && !c->capturing)
+		product(c, n, dy, w, true, dx, PRODUCT_PLAN);
+}
+
+void cuda_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
+{
+	cuda_linear(cuda_device(d), n, x, w, bias, y, false);
+}
+
+void cuda_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate)
+{
+	cuda_linear_backward(cuda_device(d), n, dy, w, dx, accumulate);
+}
+
+void cuda_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits)
+{
+	struct cuda_device *c = cuda_device(d);
+	if (!n || !cuda_weight_may(c, head, WEIGHT_FORWARD))
+		return;
+	const void *plain = cuda_weight_plain(c, head);
+	struct gemm g = {.m = n,
+		.n = head->rows,
+		.k = head->cols,
+		.b_transposed = true,
+		.a_row = head->cols,
+		.b_row = head->cols,
+		.out_row = head->rows,
+		.a_type = act_type(c),
+		.b_type = act_type(c),
+		.out_type = GEMM_F32,
+		.alpha = 1};
+	if (plain)
+		cuda_gemm(c, &g, hidden, plain, logits);
+}
