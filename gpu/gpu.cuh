@@ -237,6 +237,8 @@ void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, const stru
 /* dx (n, cols) = dy W (+ dx when add). */
 void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add);
 void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx);
+/* y (n, rows) = bias in every token, or += when add. */
+void cuda_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add);
 /* E4M3 and one scale a token of an activation (n, width), in SCRATCH_FP8. */
 void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales);
 

@@ -202,7 +202,7 @@ template <typename T> __global__ void bias_rows(size_t n, size_t rows, const flo
 		}
 }
 
-static void add_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add)
+void cuda_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add)
 {
 	if (c->base.fault.code || !n)
 		return;
@@ -220,7 +220,7 @@ void cuda_linear(
 	if (bias) {
 		if (!add)
 			cuda_linear_plan(c, n, x, w, y);
-		add_bias(c, n, w->rows, bias, y, add);
+		cuda_bias(c, n, w->rows, bias, y, add);
 	}
 	product(c, n, x, w, false, y, add || bias ? PRODUCT_ADD : PRODUCT_WRITE);
 }

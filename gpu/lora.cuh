@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between lora.cu, which knows the order of an adapter's products, and lora_skinny.cu, which has kernels for them where the rank is small.
+ * The device's thread. */
+#pragma once
+#include "gpu/gpu.cuh"
+
+/* One call of a linear with an adapter. Tokens of an index list have been gathered: everything here is dense. */
+struct lora_call {
+	struct cuda_device *c;
+	const struct lora_linear *l;
+	size_t n; /* tokens computed */
+	size_t rows, cols, ranks;
+	const void *x, *dy; /* (n, cols), (n, rows) */
+	void *s, *ds;       /* (n, ranks) */
+};
+
+/* Whether the kernels below take this call: bf16, small ranks in multiples of 8, sizes and places that 16-byte accesses reach. A call that is
+ * not taken goes to cuBLASLt, with the same results up to the order of sums. */
+bool lora_skinny_takes(const struct lora_call *call);
+/* s = x A^T of all parts, one read of x. */
+void lora_skinny_down(const struct lora_call *call);
+/* y (n, rows) = scale * s_part B_part^T, + bias; 0 where a part has no adapter. One write of y. */
+void lora_skinny_up(const struct lora_call *call, const float *bias, void *y);
+/* ds = scale * dy B, and grad_b += scale * dy^T s where it is wanted: one read of dy. */
+void lora_skinny_ds(const struct lora_call *call);
+/* dx (n, cols) = ds A, or += when add. */
+void lora_skinny_dx(const struct lora_call *call, void *dx, bool add);
+/* grad_a += ds^T x of all parts, one read of x. */
+void lora_skinny_gradient_a(const struct lora_call *call);
