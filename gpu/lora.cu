@@ -130,7 +130,7 @@ static void down(const struct lora_call *call)
 	struct cuda_device *c = call->c;
 	if (c->base.fault.code)
 		return;
-	if (lora_skinny_takes(call)) {
+	if (lora_skinny_takes(call, NULL)) {
 		lora_skinny_down(call);
 		return;
 	}
@@ -149,7 +149,7 @@ static void up(const struct lora_call *call, void *y)
 	const struct lora_linear *l = call->l;
 	if (c->base.fault.code)
 		return;
-	if (lora_skinny_takes(call)) {
+	if (lora_skinny_takes(call, y)) {
 		lora_skinny_up(call, l->bias, y);
 		return;
 	}
@@ -278,7 +278,7 @@ static void all_gradients_a(const struct lora_call *call)
 	const struct lora_linear *l = call->l;
 	if (call->c->base.fault.code || !wanted(l, false))
 		return;
-	if (lora_skinny_takes(call)) {
+	if (lora_skinny_takes(call, NULL)) {
 		lora_skinny_gradient_a(call);
 		return;
 	}
@@ -300,7 +300,7 @@ static void down_back(const struct lora_call *call, bool gradients)
 	const struct lora_linear *l = call->l;
 	if (c->base.fault.code)
 		return;
-	if (gradients && lora_skinny_takes(call)) {
+	if (gradients && lora_skinny_takes(call, NULL)) {
 		lora_skinny_ds(call);
 		return;
 	}
@@ -338,7 +338,7 @@ static void input_gradient(const struct lora_call *call, void *dx, bool accumula
 	}
 	if (!accumulate)
 		cuda_linear_backward_plan(c, call->n, call->dy, l->weight, dx);
-	if (lora_skinny_takes(call)) {
+	if (lora_skinny_takes(call, dx)) {
 		lora_skinny_dx(call, dx, accumulate);
 	} else {
 		const void *a = factor(c, l, false);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between lora.cu, which knows the order of an adapter's products, and lora_skinny.cu, which has kernels for them where the rank is small.
- * The device's thread. */
+/* Between lora.cu, which knows the order of an adapter's products, and lora_skinny.cu and lora_tall.cu, which have kernels for them where the
+ * rank is small. The device's thread. */
 #pragma once
 #include "gpu/gpu.cuh"
 
@@ -14,9 +14,9 @@ struct lora_call {
 	void *s, *ds;       /* (n, ranks) */
 };
 
-/* Whether the kernels below take this call: bf16, small ranks in multiples of 8, sizes and places that 16-byte accesses reach. A call that is
- * not taken goes to cuBLASLt, with the same results up to the order of sums. */
-bool lora_skinny_takes(const struct lora_call *call);
+/* Whether the kernels below take this call, with `out` (or NULL) as its y or dx: bf16, small ranks in multiples of 8, sizes and places that
+ * 16-byte accesses reach. A call that is not taken goes to cuBLASLt, with the same results up to the order of sums. */
+bool lora_skinny_takes(const struct lora_call *call, const void *out);
 /* s = x A^T of all parts, one read of x. */
 void lora_skinny_down(const struct lora_call *call);
 /* y (n, rows) = scale * s_part B_part^T, + bias; 0 where a part has no adapter. One write of y. */
@@ -27,3 +27,21 @@ void lora_skinny_ds(const struct lora_call *call);
 void lora_skinny_dx(const struct lora_call *call, void *dx, bool add);
 /* grad_a += ds^T x of all parts, one read of x. */
 void lora_skinny_gradient_a(const struct lora_call *call);
+
+/* ---- of lora_skinny.cu, for lora_tall.cu ---- */
+
+/* (n, ranks) = scale * the sum of each part's partial sums. */
+struct token_sums {
+	size_t n;
+	unsigned ranks, parts;
+	unsigned rank[LORA_PARTS_MAX], blocks[LORA_PARTS_MAX];
+	const float *partial[LORA_PARTS_MAX]; /* (blocks, n, rank) */
+	float scale;
+	__nv_bfloat16 *out;
+};
+
+void lora_skinny_sum_tokens(struct cuda_device *c, const struct token_sums *t);
+/* Bytes of shared memory that a block may have on this card, when it asks. */
+size_t lora_skinny_shared(const struct cuda_device *c);
+/* Asks: before the launch of a kernel with more than every card grants unasked. */
+bool lora_skinny_grant(struct cuda_device *c, const void *kernel, size_t bytes);
