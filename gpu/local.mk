@@ -3,13 +3,15 @@ gpu_cu = \
 	%D%/attention.cu %D%/attention_flash.cu %D%/attention_general.cu \
 	%D%/device.cu %D%/memory.cu %D%/record.cu \
 	%D%/weight.cu %D%/weight_packed.cu \
+	%D%/gemm.cu %D%/gemm_kept.cu %D%/linear.cu %D%/lora.cu %D%/lora_skinny.cu %D%/lora_tall.cu \
 	%D%/norm.cu %D%/rope.cu %D%/activation.cu %D%/loss.cu %D%/vector.cu %D%/quantize.cu \
 	# end
 # Host code that drives cuDNN, only where its frontend was found.
 gpu_cudnn_cu = \
 	%D%/attention_cudnn.cu \
 	# end
-EXTRA_DIST += $(gpu_cu) $(gpu_cudnn_cu) %D%/gpu.cuh %D%/attention.cuh %D%/elementwise.cuh %D%/sakiori-cuda.map
+EXTRA_DIST += $(gpu_cu) $(gpu_cudnn_cu) %D%/gpu.cuh %D%/attention.cuh %D%/elementwise.cuh \
+	%D%/gemm.cuh %D%/lora.cuh %D%/mma.cuh %D%/sakiori-cuda.map
 SUFFIXES = .cu .cu.o
 if CUDA
 gpu_objs = $(gpu_cu:.cu=.cu.o)
