@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What holds for sequences of operations: recordings replay the same bits, copies run beside the computation and wait where they are told
+ * to, the same calls give the same bits, and after a failure nothing runs. */
+#include "gpu/layer.h"
+
+/* One step, recorded under a key when the device records. Returns whether it was a replay. */
+static bool recorded_step(struct layer *l, uint64_t key)
+{
+	struct device *d = l->device;
+	if (d->ops->replay(d, key))
+		return true;
+	d->ops->record(d, key);
+	layer_step(l);
+	d->ops->record_end(d);
+	return false;
+}
+
+static void check_replays(struct pair *p, bool deterministic)
+{
+	enum { ROUNDS = 6 };
+	struct layer eager, recorded;
+	pair_case(p, "recordings%s", deterministic ? ", deterministic" : "");
+	struct device *d = p->device[PAIR_GPU];
+	unsigned char *expected = must_calloc(1, LAYER_RESULT), *found = must_calloc(1, LAYER_RESULT);
+	layer_open(&eager, d);
+	layer_open(&recorded, d);
+	int replayed = 0;
+	for (uint64_t round = 0; round < ROUNDS; round++) {
+		layer_upload(&eager, round);
+		layer_upload(&recorded, round);
+		layer_step(&eager);
+		replayed += recorded_step(&recorded, 7);
+		layer_download(&eager, expected);
+		layer_download(&recorded, found);
+		pair_same_bytes(p, found, expected, LAYER_RESULT, "a recorded step");
+	}
+	if (d->records && replayed < ROUNDS - 2)
+		pair_wrong(p, "%d of %d steps were replayed", replayed, ROUNDS);
+	if (!d->records && replayed)
+		pair_wrong(p, "the device says that it does not record");
+	if (p->cuda && !d->records)
+		pair_wrong(p, "a CUDA device does not record");
+	/* the same values as a step on the CPU, at least roughly: a recording of nothing would be equal too */
+	struct layer exact;
+	layer_open(&exact, p->device[PAIR_CPU]);
+	for (uint64_t round = 0; round < ROUNDS; round++) {
+		layer_upload(&exact, round);
+		layer_step(&exact);
+	}
+	double *one = must_calloc(LAYER_ADAPTER, sizeof *one), *other = must_calloc(LAYER_ADAPTER, sizeof *other);
+	float *host = must_calloc(LAYER_ADAPTER, sizeof *host);
+	d->ops->download(d, host, recorded.gradient, LAYER_ADAPTER * sizeof *host);
+	for (int i = 0; i < LAYER_ADAPTER; i++) {
+		one[i] = (double)host[i];
+		other[i] = (double)exact.gradient[i];
+	}
+	pair_near_doubles(
+		p, one, other, LAYER_ADAPTER, p->act == DTYPE_BF16 ? 6e-2 : 1e-2, "the gradient after six steps");
+	layer_close(&exact);
+	layer_close(&eager);
+	layer_close(&recorded);
+	free(one);
+	free(other);
+	free(host);
+	free(expected);
+	free(found);
+}
+
+START_TEST(a_replay_gives_the_bits_of_the_operations)
+{
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	check_replays(&p, false);
+	pair_close(&p);
+	pair_open_deterministic(&p, pair_types[_i]);
+	check_replays(&p, true);
+	pair_close(&p);
+}
+END_TEST
+
+/* More recordings than a device keeps, and working space that grows under them. */
+START_TEST(recordings_that_were_dropped_are_made_again)
+{
+	enum { LAYERS = 3, KEYS = 40 };
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	struct device *d = p.device[PAIR_GPU];
+	struct layer layers[LAYERS], eager;
+	unsigned char *expected = must_calloc(1, LAYER_RESULT), *found = must_calloc(1, LAYER_RESULT);
+	layer_open(&eager, d);
+	layer_step(&eager);
+	layer_download(&eager, expected);
+	for (int i = 0; i < LAYERS; i++)
+		layer_open(&layers[i], d);
+	for (int round = 0; round < 4; round++) {
+		for (uint64_t key = 0; key < (round == 2 ? KEYS : LAYERS); key++) {
+			layer_reset(&layers[key % LAYERS]);
+			/* a recording belongs to its layer: keys beyond the layers are other numbers for the same */
+			recorded_step(&layers[key % LAYERS], 100 + key);
+			layer_download(&layers[key % LAYERS], found);
+			pair_same_bytes(&p, found, expected, LAYER_RESULT, "a step among many recordings");
+		}
+		/* a product larger than any before: working space moves */
+		size_t n = 300u << round;
+		struct both_weights w = pair_weight(&p, 1, 700, 300, WEIGHT_FORWARD | WEIGHT_BACKWARD);
+		struct both x = pair_values(&p, PAIR_ACT, 2, n * 300, 1),
+			    scale = pair_host(&p, PAIR_F32, &(float){1}, 1),
+			    labels = pair_bytes(&p, (int32_t[300 << 3]){0}, n * sizeof(int32_t));
+		struct cross_entropy c = {.labels = labels.at[PAIR_GPU], .gradient_scale = scale.at[PAIR_GPU]};
+		struct tokens t = {.count = n};
+		d->ops->cross_entropy(d, &c, &t, x.at[PAIR_GPU], w.at[PAIR_GPU], x.at[PAIR_GPU]);
+		pair_case(&p, "after round %d", round);
+	}
+	for (int i = 0; i < LAYERS; i++)
+		layer_close(&layers[i]);
+	layer_close(&eager);
+	free(expected);
+	free(found);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(the_same_calls_give_the_same_bits)
+{
+	unsigned char *expected = must_calloc(1, LAYER_RESULT), *found = must_calloc(1, LAYER_RESULT);
+	struct pair p;
+	pair_open_deterministic(&p, pair_types[_i]);
+	for (int time = 0; time < 3; time++) {
+		/* the third time on a device of its own */
+		struct device_config config = {.name = p.cuda ? "cuda" : "cpu", .act = p.act, .deterministic = true};
+		struct device *own = NULL;
+		if (time == 2)
+			ck_assert_int_eq(device_open(&config, &own, NULL), 0);
+		struct layer l;
+		layer_open(&l, own ? own : p.device[PAIR_GPU]);
+		for (uint64_t step = 0; step < 3; step++) {
+			layer_upload(&l, step);
+			layer_step(&l);
+		}
+		layer_download(&l, time ? found : expected);
+		if (time)
+			pair_same_bytes(&p, found, expected, LAYER_RESULT, time == 1 ? "again" : "on another device");
+		layer_close(&l);
+		device_close(own);
+	}
+	free(expected);
+	free(found);
+	pair_close(&p);
+}
+END_TEST
+
+/* Copies beside the computation: out to the host, over with something else, and back in. */
+static void copies(struct pair *p, bool record)
+{
+	enum { N = 1 << 20, ROUNDS = 5 };
+	pair_case(p, "copies%s", record ? " within a recording" : "");
+	struct device *d = p->device[PAIR_GPU];
+	struct both x = pair_values(p, PAIR_F32, 1, N, 1), y = pair_values(p, PAIR_F32, 2, N, 1),
+		    back = pair_output(p, PAIR_F32, N);
+	float *host = d->ops->host_alloc(d, N * sizeof *host), *start = pair_random(1, N), *found;
+	if (!host) {
+		pair_wrong(p, "no host memory");
+		free(start);
+		return;
+	}
+	for (int round = 0; round < ROUNDS; round++) {
+		unsigned slot = (unsigned)round % DEVICE_COPY_SLOTS;
+		d->ops->upload(d, x.at[PAIR_GPU], start, N * sizeof *start);
+		if (record)
+			slot = DEVICE_COPY_SLOTS - 1;
+		if (!record || !d->ops->replay(d, 900)) {
+			if (record)
+				d->ops->record(d, 900);
+			/* the copy begins when x is doubled, and x is touched again only after it is out */
+			d->ops->scale(d, x.at[PAIR_GPU], 2, N);
+			d->ops->send(d, slot, host, x.at[PAIR_GPU], N * sizeof *host);
+			d->ops->scale(d, y.at[PAIR_GPU], 1, N);
+			d->ops->copy_wait(d, slot);
+			d->ops->scale(d, x.at[PAIR_GPU], 0.25f, N);
+			d->ops->zero(d, back.at[PAIR_GPU], N * sizeof(float));
+			d->ops->fetch(d, slot, back.at[PAIR_GPU], host, N * sizeof *host);
+			d->ops->copy_wait(d, slot);
+			d->ops->axpy(d, back.at[PAIR_GPU], 1, x.at[PAIR_GPU], N);
+			if (record)
+				d->ops->record_end(d);
+		}
+		device_sync(d, NULL);
+		size_t wrong = 0;
+		for (size_t i = 0; i < N; i++)
+			wrong += host[i] != 2 * start[i];
+		if (wrong)
+			pair_wrong(p, "%zu elements on the host are not those that were sent, round %d", wrong, round);
+		found = pair_download(p, back);
+		for (size_t i = wrong = 0; i < N; i++)
+			wrong += found[i] != 2 * start[i] + 0.5f * start[i];
+		if (wrong)
+			pair_wrong(p, "%zu elements are not those that came back, round %d", wrong, round);
+		free(found);
+	}
+	d->ops->host_release(d, host);
+	d->ops->host_release(d, NULL);
+	free(start);
+}
+
+START_TEST(copies_run_beside_the_computation_and_are_waited_for)
+{
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	copies(&p, false);
+	copies(&p, true);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(after_a_failure_nothing_runs)
+{
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	struct device *d = p.device[PAIR_GPU];
+	struct layer l;
+	layer_open(&l, d);
+	layer_step(&l);
+	struct both x = pair_values(&p, PAIR_F32, 1, 8, 1);
+	device_sync(d, NULL);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 4, l.gate_up, l.h);
+	d->ops->norm_forward(d, (enum norm_kind)9, 1, 4, l.h, NULL, NULL, l.norm, 1, l.h, NULL);
+	/* none of this may crash, whatever it is given */
+	layer_step(&l);
+	recorded_step(&l, 5);
+	recorded_step(&l, 5);
+	layer_upload(&l, 3);
+	if (d->ops->alloc(d, 8))
+		pair_wrong(&p, "memory was given after a failure");
+	if (d->ops->host_alloc(d, 8))
+		pair_wrong(&p, "host memory was given after a failure");
+	if (d->ops->weight_slice(d, l.qkv, WEIGHT_AXIS_ROWS, (uint32_t[]){1}, 1))
+		pair_wrong(&p, "a weight was given after a failure");
+	unsigned char result[32];
+	memset(result, 0xff, sizeof result);
+	d->ops->download(d, result, x.at[PAIR_GPU], sizeof result);
+	for (size_t i = 0; i < sizeof result; i++)
+		if (result[i]) {
+			pair_wrong(&p, "a download after a failure is not zero");
+			break;
+		}
+	struct fault f = {0};
+	if (device_sync(d, &f) != SAKIORI_EUNSUPPORTED || device_sync(d, &f) != SAKIORI_EUNSUPPORTED)
+		pair_wrong(&p, "the first failure is not kept: %s", f.text);
+	layer_close(&l);
+	pair_refused(&p, SAKIORI_EUNSUPPORTED, "geglu");
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(devices_that_are_not_there_are_refused)
+{
+	static const struct {
+		const char *name;
+		enum dtype act;
+		int code;
+	} refused[] = {{"cuda:99", DTYPE_F32, SAKIORI_EDEVICE}, {"cuda:x", DTYPE_F32, SAKIORI_EINVAL},
+		{"cuda", DTYPE_F64, SAKIORI_EUNSUPPORTED}};
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	for (int k = 0; k < 3 && p.cuda; k++) {
+		struct device_config config = {.name = refused[k].name, .act = refused[k].act};
+		struct device *d = NULL;
+		struct fault f = {0};
+		int rc = device_open(&config, &d, &f);
+		if (rc != refused[k].code || d || !strstr(f.text, refused[k].name))
+			pair_wrong(&p, "%s with %s: %s (%s)", refused[k].name, dtype_name(refused[k].act), err_text(rc),
+				f.text);
+		device_close(d);
+	}
+	pair_close(&p);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		a_replay_gives_the_bits_of_the_operations,
+		recordings_that_were_dropped_are_made_again,
+		the_same_calls_give_the_same_bits,
+		copies_run_beside_the_computation_and_are_waited_for,
+		after_a_failure_nothing_runs,
+		devices_that_are_not_there_are_refused,
+	};
+	return pair_run("gpu_record", tests, sizeof tests / sizeof *tests, PAIR_TYPES);
+}
