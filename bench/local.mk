@@ -5,6 +5,8 @@ bench_bench_codec_LDADD = $(GOSSIP_LIBS)
 EXTRA_PROGRAMS += bench/bench_ops
 bench_bench_ops_SOURCES = bench/bench_ops.c
 bench_bench_ops_LDADD = $(COMPUTE_LIBS)
+# The GPU tests, packed for another machine.
+EXTRA_DIST += bench/gpu_bundle
 # What ./demo runs.
 EXTRA_DIST += \
 	bench/demo_table.py \

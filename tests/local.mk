@@ -10,4 +10,5 @@ include tests/net.mk
 include tests/config.mk
 include tests/daemon.mk
 include tests/e2e.mk
+include tests/gpu/local.mk
 EXTRA_DIST += tests/tsan.supp

@@ -127,7 +127,7 @@ START_TEST(the_same_calls_give_the_same_bits)
 	pair_open_deterministic(&p, pair_types[_i]);
 	for (int time = 0; time < 3; time++) {
 		/* the third time on a device of its own */
-		struct device_config config = {.name = p.cuda ? "cuda" : "cpu", .act = p.act, .deterministic = true};
+		struct device_config config = {.name = pair_device_name(), .act = p.act, .deterministic = true};
 		struct device *own = NULL;
 		if (time == 2)
 			ck_assert_int_eq(device_open(&config, &own, NULL), 0);

@@ -25,7 +25,7 @@ static struct nearness {
 } nearest[NAMES_MAX];
 static size_t nearest_count;
 
-static const char *device_name(void)
+const char *pair_device_name(void)
 {
 	const char *name = getenv("SAKIORI_TEST_DEVICE");
 	return name ? name : "cuda";
@@ -33,7 +33,7 @@ static const char *device_name(void)
 
 static int open_under_test(enum dtype act, bool deterministic, struct device **out, struct fault *f)
 {
-	struct device_config config = {.name = device_name(), .act = act, .deterministic = deterministic};
+	struct device_config config = {.name = pair_device_name(), .act = act, .deterministic = deterministic};
 	return device_open(&config, out, f);
 }
 
@@ -53,7 +53,7 @@ static void open_pair(struct pair *p, enum dtype act, bool deterministic)
 	memset(p, 0, sizeof *p);
 	p->act = act;
 	p->deterministic = deterministic;
-	p->cuda = !strncmp(device_name(), "cuda", 4);
+	p->cuda = !strncmp(pair_device_name(), "cuda", 4);
 	p->device[PAIR_CPU] = exact;
 	p->device[PAIR_GPU] = under_test(act, deterministic);
 	snprintf(p->label, sizeof p->label, "first case");

@@ -70,6 +70,8 @@ struct pair {
 static const enum dtype pair_types[] = {DTYPE_F32, DTYPE_BF16};
 enum { PAIR_TYPES = 2 };
 
+/* Of the device under test. */
+const char *pair_device_name(void);
 void pair_open(struct pair *p, enum dtype act);
 void pair_open_deterministic(struct pair *p, enum dtype act);
 /* Ends the case, and fails the test if anything of it went wrong. */
