@@ -157,7 +157,7 @@ static void check_kept(struct pair *p, enum kind kind, const struct tensor *t, c
 static const size_t shapes[][2] = {{64, 64}, {48, 128}, {192, 576}, {576, 192}, {40, 64}, {23, 128}, {320, 1536}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
-/* Runs body on every kind; a device that has none (the CPU) refuses each with SAKIORI_EUNSUPPORTED. */
+/* Runs body on every kind. A device that has none (the CPU) refuses each with SAKIORI_EUNSUPPORTED; FP8 needs multiples of 16. */
 typedef void each_kind(struct pair *p, enum kind kind, struct tensor *t, struct both_weights w, const float *read);
 static void for_each_kind(enum dtype act, int shape_count, each_kind *body)
 {
@@ -170,7 +170,7 @@ static void for_each_kind(enum dtype act, int shape_count, each_kind *body)
 			make_tensor(&t, (enum kind)kind, shapes[i][0], shapes[i][1]);
 			pair_case(&p, "%s (%zu, %zu)", kinds[kind].name, t.rows, t.cols);
 			struct both_weights w = pack(&p, (enum kind)kind, &t, &read);
-			if (!p.cuda)
+			if (!p.cuda || (kind == FP8 && (t.rows % 16 || t.cols % 16)))
 				pair_refused(&p, SAKIORI_EUNSUPPORTED, "packed weights");
 			else if (w.at[PAIR_GPU])
 				body(&p, (enum kind)kind, &t, w, read);
@@ -289,27 +289,60 @@ START_TEST(adapters_sit_on_packed_weights)
 }
 END_TEST
 
-/* Rows go over as they are; columns and merged weights are packed again, or refused where a kind cannot be made. */
-static void derived_body(struct pair *p, enum kind kind, struct tensor *t, struct both_weights w, const float *read)
+/* With an adapter it is a plain weight of the type of activations. */
+static void merged_body(struct pair *p, enum kind kind, struct tensor *t, struct both_weights w, const float *read)
 {
-	static const uint32_t list[] = {5, 0, 22, 22, 13, 1, 2, 3};
+	enum { RANK = 3 };
+	static const struct pair_limit rounded_once = {1e-6, 4e-3};
 	struct device *d = p->device[PAIR_GPU];
-	float *found = must_calloc(8 * t->cols, sizeof *found);
-	struct weight *slice = d->ops->weight_slice(d, w.at[PAIR_GPU], WEIGHT_AXIS_ROWS, list, 8);
-	pair_take_weight(p, PAIR_GPU, slice);
-	if (slice) {
-		d->ops->weight_read(d, slice, 0, 8, found);
-		for (size_t i = 0; i < 8; i++)
-			pair_same_bytes(p, found + i * t->cols, read + list[i] * t->cols, t->cols * sizeof *found,
-				"a sliced row");
+	size_t n = t->rows * t->cols;
+	float *a = pair_random(5, RANK * t->cols), *b = pair_random(6, t->rows * RANK),
+	      *values = must_calloc(n, sizeof *values);
+	struct both left = pair_host(p, PAIR_F32, a, RANK * t->cols), right = pair_host(p, PAIR_F32, b, t->rows * RANK);
+	struct weight *merged =
+		d->ops->weight_merged(d, w.at[PAIR_GPU], left.at[PAIR_GPU], right.at[PAIR_GPU], RANK, 0.05f);
+	pair_take_weight(p, PAIR_GPU, merged);
+	if (merged)
+		d->ops->weight_read(d, merged, 0, t->rows, values);
+	double *found = must_calloc(n, sizeof *found), *expected = must_calloc(n, sizeof *expected);
+	for (size_t i = 0; i < n; i++) {
+		found[i] = (double)values[i];
+		expected[i] = (double)read[i];
+		for (size_t k = 0; k < RANK; k++)
+			expected[i] += 0.05 * (double)b[i / t->cols * RANK + k] * (double)a[k * t->cols + i % t->cols];
 	}
+	pair_near_doubles(p, found, expected, n, pair_limit_of(p, rounded_once), "merged");
+	free(a);
+	free(b);
+	free(values);
 	free(found);
+	free(expected);
 	(void)kind;
 }
 
-START_TEST(rows_of_packed_weights_are_sliced)
+START_TEST(adapters_are_merged_into_packed_weights)
 {
-	for_each_kind(pair_types[_i], SHAPES, derived_body);
+	for_each_kind(pair_types[_i], SHAPES, merged_body);
+}
+END_TEST
+
+static void unsliced_body(struct pair *p, enum kind kind, struct tensor *t, struct both_weights w, const float *read)
+{
+	static const uint32_t list[] = {5, 0};
+	static const uint64_t index = 7;
+	struct device *d = p->device[PAIR_GPU];
+	if (kind % 2) {
+		if (d->ops->weight_slice(d, w.at[PAIR_GPU], t->rows % 3 ? WEIGHT_AXIS_ROWS : WEIGHT_AXIS_COLS, list, 2))
+			pair_wrong(p, "a packed weight was sliced");
+	} else {
+		d->ops->weight_write(d, w.at[PAIR_GPU], &index, read, 1);
+	}
+	pair_refused(p, SAKIORI_EUNSUPPORTED, "slicing or writing a packed weight");
+}
+
+START_TEST(packed_weights_are_neither_sliced_nor_written)
+{
+	for_each_kind(pair_types[_i], 2, unsliced_body);
 }
 END_TEST
 
@@ -425,7 +458,8 @@ int main(void)
 		values_are_kept_as_near_as_the_kind_allows,
 		products_are_those_of_what_is_read,
 		adapters_sit_on_packed_weights,
-		rows_of_packed_weights_are_sliced,
+		adapters_are_merged_into_packed_weights,
+		packed_weights_are_neither_sliced_nor_written,
 		losses_over_packed_heads_match,
 		values_that_the_device_draws_are_packed_as_those_it_is_given,
 		what_a_kind_cannot_hold_is_refused,

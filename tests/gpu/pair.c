@@ -449,6 +449,23 @@ void pair_near(struct pair *p, struct both b, struct pair_limit limit, const cha
 	free(expected);
 }
 
+static int compare_doubles(const void *x, const void *y)
+{
+	double a = *(const double *)x, b = *(const double *)y;
+	return a < b ? -1 : a > b;
+}
+
+void pair_near_sorted(struct pair *p, struct both b, struct pair_limit limit, const char *what)
+{
+	double *found = pair_read(p, b, PAIR_GPU), *expected = pair_read(p, b, PAIR_CPU);
+	qsort(found, b.n, sizeof *found, compare_doubles);
+	qsort(expected, b.n, sizeof *expected, compare_doubles);
+	if (!p->device[PAIR_GPU]->fault.code)
+		pair_near_doubles(p, found, expected, b.n, pair_limit_of(p, limit), what);
+	free(found);
+	free(expected);
+}
+
 void pair_same_bytes(struct pair *p, const void *found, const void *expected, size_t bytes, const char *what)
 {
 	const unsigned char *x = found, *y = expected;
@@ -539,11 +556,14 @@ static void open_devices(const char *name)
 
 static void close_devices(void)
 {
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 4; i++) {
 		device_close(kept[i / 2][i % 2]);
+		kept[i / 2][i % 2] = NULL;
+	}
 	device_close(exact);
 	for (size_t i = 0; verbose && i < nearest_count; i++)
 		printf("%-50s %8.2g of %8.2g\n", nearest[i].what, nearest[i].worst, nearest[i].limit);
+	nearest_count = 0;
 }
 
 int pair_run(const char *name, const TTest *const *tests, size_t count, int loops)

@@ -114,6 +114,8 @@ void pair_take_weight(struct pair *p, enum pair_side side, struct weight *w);
 void pair_near(struct pair *p, struct both b, struct pair_limit limit, const char *what);
 void pair_near_doubles(
 	struct pair *p, const double *found, const double *exact, size_t n, double limit, const char *what);
+/* The same where the order of the elements is the device's own. */
+void pair_near_sorted(struct pair *p, struct both b, struct pair_limit limit, const char *what);
 double pair_limit_of(const struct pair *p, struct pair_limit limit);
 /* Both sides hold the same bytes; floats may be different NaNs. */
 void pair_same(struct pair *p, struct both b, const char *what);
