@@ -129,16 +129,18 @@ static void forward_products(struct products *p, enum lora_forward_order order, 
 	p->at[p->count - 1].base = true;
 }
 
-/* Both gradients through G = dy^T x. */
+/* Both gradients through G = dy^T x, which is one product for all parts. */
 static void gradients_by_g(struct products *p)
 {
 	const struct variants_shape *v = p->v;
 	double act = p->r->act_bytes;
+	if (!ranks(v))
+		return;
+	multiply(p, v->rows, v->cols, v->tokens, act, act, f32);
 	for (size_t i = 0; i < v->parts; i++) {
 		size_t rows = v->part[i].rows, rank = v->part[i].rank;
 		if (!rank)
 			continue;
-		multiply(p, rows, v->cols, v->tokens, act, act, f32);
 		multiply(p, rank, v->cols, rows, f32, f32, 2 * f32);
 		multiply(p, rows, rank, v->cols, f32, f32, 2 * f32);
 	}
