@@ -117,7 +117,7 @@ static void open_fixture(struct fixture *x, enum dtype act, enum activations_use
 {
 	struct device_config device = {.name = "cpu", .threads = 2, .act = act};
 	struct weights_config load = {
-		.storage = act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32, .backward = use == ACTIVATIONS_TRAIN};
+		.storage = act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32, .backward = use == ACTIVATIONS_TRAIN};
 	struct model_file *file;
 	memset(x, 0, sizeof *x);
 	must(device_open(&device, &x->device, &fault));
@@ -125,7 +125,8 @@ static void open_fixture(struct fixture *x, enum dtype act, enum activations_use
 	must(weights_load(&x->weights, x->device, file, &load, &fault));
 	model_file_close(file);
 	open_golden(&x->golden, &x->weights.shape);
-	must(model_open(&x->model, x->device, &x->weights, &x->golden.layout, use, 64, 64, &fault));
+	struct model_options options = {.use = use, .micro_tokens = 64, .positions = 64};
+	must(model_open(&x->model, x->device, &x->weights, &x->golden.layout, &options, &fault));
 	struct optim_config config = {.lr = 1e-3,
 		.schedule = SCHEDULE_LINEAR,
 		.warmup = 2,
@@ -310,7 +311,8 @@ START_TEST(fewer_targets_give_the_same_gradients_for_those)
 		struct model model;
 		double sum;
 		must(lora_layout_init(&part, &full->widths, full->rank, full->alpha, masks[i], &fault));
-		must(model_open(&model, d, &x.weights, &part, ACTIVATIONS_TRAIN, 64, 64, &fault));
+		struct model_options options = {.use = ACTIVATIONS_TRAIN, .micro_tokens = 64, .positions = 64};
+		must(model_open(&model, d, &x.weights, &part, &options, &fault));
 		float *some = malloc(part.size * sizeof *some);
 		for (size_t n = 0; n < part.count; n++) {
 			const struct lora_entry *e = &part.entries[n], *whole = lora_find(full, e->layer, e->target);
@@ -338,6 +340,29 @@ START_TEST(fewer_targets_give_the_same_gradients_for_those)
 	}
 	free(all);
 	free(start);
+	close_fixture(&x);
+}
+END_TEST
+
+START_TEST(what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient)
+{
+	struct fixture x;
+	open_fixture(&x, DTYPE_F32, ACTIVATIONS_TRAIN);
+	double expected = differentiate(&x, &x.golden.batches[0], false);
+	float *kept = download(&x, x.optim.gradient);
+	for (enum memory_mode mode = MEMORY_SELECTIVE; mode < MEMORY_MODES; mode++) {
+		struct model_options options = {
+			.use = ACTIVATIONS_TRAIN, .memory = mode, .micro_tokens = 64, .positions = 64};
+		model_close(&x.model);
+		must(model_open(&x.model, x.device, &x.weights, &x.golden.layout, &options, &fault));
+		/* Twice: what one batch leaves in the buffers is nothing to the next. */
+		differentiate(&x, &x.golden.batches[1], false);
+		ck_assert_double_eq(differentiate(&x, &x.golden.batches[0], false), expected);
+		float *again = download(&x, x.optim.gradient);
+		ck_assert_mem_eq(again, kept, x.golden.layout.size * sizeof *kept);
+		free(again);
+	}
+	free(kept);
 	close_fixture(&x);
 }
 END_TEST

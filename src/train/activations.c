@@ -7,77 +7,185 @@
 
 #include "base/bytes.h"
 
+/* What the walk over all buffers needs to know. */
+struct walk {
+	const struct model_shape *shape;
+	const struct lora_layout *layout;
+	size_t act; /* bytes of an activation */
+	size_t layers;
+};
+
 /* Cuts `n` elements off the plan. The first walk, with memory NULL, only counts bytes; the second hands out pointers.
  */
 static void *take(struct activations *a, size_t n, size_t element)
 {
 	size_t at = a->bytes;
-	a->bytes += (n * element + 63) / 64 * 64;
+	a->bytes += (n * element + 255) / 256 * 256;
 	return a->memory ? (char *)a->memory + at : NULL;
 }
 
-static void place_layer(struct activations *a, const struct model_shape *shape, const struct lora_layout *layout,
-	enum activations_use use, size_t layer)
+static size_t query_of(const struct model_shape *shape)
 {
-	struct saved *saved = &a->layers[layer];
-	size_t act = a->device->act_size, n = a->tokens;
-	size_t query = (size_t)shape->heads * shape->head_size, key = (size_t)shape->kv_heads * shape->head_size;
-	if (layer > 0 && use != ACTIVATIONS_TRAIN) {
-		*saved = a->layers[0];
-	} else {
-		saved->residual = take(a, n * shape->hidden, act);
-		saved->q = take(a, n * query, act);
-		saved->attended = take(a, n * query, act);
-		saved->log_sum_exp = take(a, n * shape->heads, sizeof(float));
-		saved->middle = take(a, n * shape->hidden, act);
-		saved->gate = take(a, n * shape->intermediate, act);
-		saved->up = take(a, n * shape->intermediate, act);
-	}
-	if (layer == 0 || use != ACTIVATIONS_EVALUATE) {
-		size_t kept = use == ACTIVATIONS_GENERATE ? a->positions : n;
-		saved->k = take(a, kept * key, act);
-		saved->v = take(a, kept * key, act);
-	}
-	for (enum lora_target target = 0; target < LORA_TARGETS; target++)
-		saved->s[target] = use == ACTIVATIONS_TRAIN && lora_find(layout, layer, target)
-					   ? take(a, n * layout->rank, act)
-					   : NULL;
+	return (size_t)shape->heads * shape->head_size;
 }
 
-static void place_all(struct activations *a, const struct model_shape *shape, const struct lora_layout *layout,
-	enum activations_use use)
+static size_t qkv_of(const struct model_shape *shape)
 {
-	size_t act = a->device->act_size, n = a->tokens;
-	size_t query = (size_t)shape->heads * shape->head_size, key = (size_t)shape->kv_heads * shape->head_size;
-	size_t rotations = a->positions * (shape->head_size / 2);
-	a->bytes = 0;
-	for (size_t layer = 0; layer < shape->layers; layer++)
-		place_layer(a, shape, layout, use, layer);
-	a->residual_out = take(a, n * shape->hidden, act);
-	a->inverse_rms = take(a, n, sizeof(float));
-	a->normed = take(a, n * shape->hidden, act);
-	a->delta = take(a, n * shape->hidden, act);
-	a->h = take(a, n * shape->intermediate, act);
-	if (use == ACTIVATIONS_TRAIN) {
-		a->d_residual = take(a, n * shape->hidden, act);
-		a->d_h = take(a, n * shape->intermediate, act);
-		a->d_attended = take(a, n * query, act);
-		a->d_q = take(a, n * query, act);
-		a->d_k = take(a, n * key, act);
-		a->d_v = take(a, n * key, act);
+	return query_of(shape) + 2 * (size_t)shape->kv_heads * shape->head_size;
+}
+
+static size_t larger(size_t x, size_t y)
+{
+	return x > y ? x : y;
+}
+
+static void place_gate_up(struct activations *a, const struct walk *w, struct saved *saved)
+{
+	saved->gate_up = take(a, a->tokens * 2 * w->shape->intermediate, w->act);
+	if (a->use == ACTIVATIONS_TRAIN)
+		saved->s[VARIANTS_GATE_UP] = take(a, a->tokens * variants_ranks(w->layout, VARIANTS_GATE_UP), w->act);
+}
+
+/* What attention leaves behind and all else of the layer but gate and up. */
+static void place_inner(struct activations *a, const struct walk *w, struct saved *saved)
+{
+	size_t n = a->tokens, kept = a->use == ACTIVATIONS_GENERATE ? a->positions : n;
+	saved->qkv = take(a, kept * qkv_of(w->shape), w->act);
+	saved->attended = take(a, n * query_of(w->shape), w->act);
+	saved->log_sum_exp = take(a, n * w->shape->heads, sizeof(float));
+	saved->middle = take(a, n * w->shape->hidden, w->act);
+	static const enum variants_group groups[] = {VARIANTS_QKV, VARIANTS_O, VARIANTS_DOWN};
+	for (size_t i = 0; a->use == ACTIVATIONS_TRAIN && i < 3; i++)
+		saved->s[groups[i]] = take(a, n * variants_ranks(w->layout, groups[i]), w->act);
+}
+
+static void place_residual(struct activations *a, const struct walk *w, struct saved *saved)
+{
+	saved->residual = take(a, a->tokens * w->shape->hidden, w->act);
+}
+
+/* Layers that share all, and keep only keys and values when they generate. */
+static void place_shared_layers(struct activations *a, const struct walk *w)
+{
+	struct saved first = {0};
+	place_residual(a, w, &first);
+	place_inner(a, w, &first);
+	place_gate_up(a, w, &first);
+	for (size_t layer = 0; layer < w->layers; layer++) {
+		a->layers[layer] = first;
+		if (layer > 0 && a->use == ACTIVATIONS_GENERATE)
+			a->layers[layer].qkv = take(a, a->positions * qkv_of(w->shape), w->act);
 	}
+}
+
+static void share(struct saved *to, const struct saved *from, bool inner)
+{
+	to->gate_up = from->gate_up;
+	to->s[VARIANTS_GATE_UP] = from->s[VARIANTS_GATE_UP];
+	if (!inner)
+		return;
+	to->qkv = from->qkv;
+	to->attended = from->attended;
+	to->log_sum_exp = from->log_sum_exp;
+	to->middle = from->middle;
+	to->s[VARIANTS_QKV] = from->s[VARIANTS_QKV];
+	to->s[VARIANTS_O] = from->s[VARIANTS_O];
+	to->s[VARIANTS_DOWN] = from->s[VARIANTS_DOWN];
+}
+
+static void place_trained_layers(struct activations *a, const struct walk *w)
+{
+	struct saved shared = {0};
+	size_t begin = a->bytes,
+	       own = a->mode == MEMORY_OFFLOAD && w->layers > ACTIVATIONS_TURNS ? ACTIVATIONS_TURNS : w->layers;
+	for (size_t layer = 0; layer < own; layer++) {
+		struct saved *saved = &a->layers[layer];
+		place_residual(a, w, saved);
+		if (a->mode != MEMORY_BLOCKS)
+			place_inner(a, w, saved);
+		if (a->mode == MEMORY_KEEP)
+			place_gate_up(a, w, saved);
+		if (layer == 0)
+			a->parts.layer = a->bytes - begin;
+	}
+	a->parts.kept = a->bytes - begin;
+	a->parts.offloaded = (w->layers - own) * a->parts.layer;
+	if (a->mode == MEMORY_BLOCKS)
+		place_inner(a, w, &shared);
+	if (a->mode != MEMORY_KEEP)
+		place_gate_up(a, w, &shared);
+	for (size_t layer = 0; layer < w->layers; layer++) {
+		struct saved *saved = &a->layers[layer];
+		if (layer >= own)
+			*saved = a->layers[layer % own];
+		/* The last ones still lie on the device when the backward begins. */
+		saved->host = a->host && layer < w->layers - own ? (char *)a->host + layer * a->parts.layer : NULL;
+		if (a->mode != MEMORY_KEEP)
+			share(saved, &shared, a->mode == MEMORY_BLOCKS);
+	}
+}
+
+static void place_batch(struct activations *a, const struct walk *w)
+{
+	size_t n = a->tokens, rotations = a->positions * (w->shape->head_size / 2);
 	a->ids = take(a, n, sizeof *a->ids);
 	a->positions_of = take(a, n, sizeof *a->positions_of);
 	a->row_offsets = take(a, n + 1, sizeof *a->row_offsets);
 	a->labels = take(a, n, sizeof *a->labels);
+	a->labelled = take(a, n, sizeof *a->labelled);
+	a->gradient_scale = take(a, 1, sizeof *a->gradient_scale);
 	a->correct = take(a, n, sizeof *a->correct);
 	a->loss = take(a, 1, sizeof *a->loss);
 	a->cosine = take(a, rotations, sizeof *a->cosine);
 	a->sine = take(a, rotations, sizeof *a->sine);
-	if (use == ACTIVATIONS_GENERATE) {
+	if (a->use == ACTIVATIONS_GENERATE) {
 		a->kv_offsets = take(a, 2, sizeof *a->kv_offsets);
-		a->logits = take(a, shape->vocabulary, sizeof *a->logits);
+		a->logits = take(a, w->shape->vocabulary, sizeof *a->logits);
 	}
+}
+
+static size_t most_ranks(const struct lora_layout *layout)
+{
+	size_t most = 0;
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
+		most = larger(most, variants_ranks(layout, group));
+	return most;
+}
+
+static void place_all(struct activations *a, const struct walk *w)
+{
+	const struct model_shape *shape = w->shape;
+	size_t n = a->tokens;
+	a->bytes = 0;
+	if (a->use == ACTIVATIONS_TRAIN)
+		place_trained_layers(a, w);
+	else
+		place_shared_layers(a, w);
+	a->residual_out = take(a, n * shape->hidden, w->act);
+	a->inverse_rms = take(a, n, sizeof(float));
+	a->normed = take(a, n * shape->hidden, w->act);
+	a->delta = take(a, n * larger(shape->hidden, query_of(shape)), w->act);
+	a->h = take(a, n * larger(shape->intermediate, qkv_of(shape)), w->act);
+	if (a->use == ACTIVATIONS_TRAIN) {
+		a->d_residual = take(a, n * shape->hidden, w->act);
+		a->ds = take(a, n * most_ranks(w->layout), w->act);
+	}
+	place_batch(a, w);
+	a->parts.shared = a->bytes - a->parts.kept;
+}
+
+static const struct lora_layout no_adapter;
+
+void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size,
+	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions, struct activations_bytes *out)
+{
+	struct walk w = {
+		.shape = shape, .layout = layout ? layout : &no_adapter, .act = act_size, .layers = shape->layers};
+	struct activations a = {.use = use, .mode = mode, .tokens = tokens, .positions = positions};
+	a.layers = must_calloc(shape->layers, sizeof *a.layers);
+	place_all(&a, &w);
+	*out = a.parts;
+	free(a.layers);
 }
 
 /* Angle of pair i at position p: p * theta^(-2i / head_size), as Hugging Face's default rotary embedding. */
@@ -100,20 +208,24 @@ static void fill_rotations(struct activations *a, const struct model_shape *shap
 }
 
 int activations_plan(struct activations *a, struct device *d, const struct model_shape *shape,
-	const struct lora_layout *layout, enum activations_use use, size_t tokens, size_t positions, struct fault *f)
+	const struct lora_layout *layout, enum activations_use use, enum memory_mode mode, size_t tokens,
+	size_t positions, struct fault *f)
 {
-	static const struct lora_layout no_adapter;
-	*a = (struct activations){.device = d, .tokens = tokens, .positions = positions};
+	struct walk w = {
+		.shape = shape, .layout = layout ? layout : &no_adapter, .act = d->act_size, .layers = shape->layers};
+	*a = (struct activations){.device = d, .use = use, .mode = mode, .tokens = tokens, .positions = positions};
 	a->layers = must_calloc(shape->layers, sizeof *a->layers);
-	place_all(a, shape, layout ? layout : &no_adapter, use);
+	place_all(a, &w);
 	a->memory = d->ops->alloc(d, a->bytes);
+	if (a->parts.offloaded)
+		a->host = d->ops->host_alloc(d, a->parts.offloaded);
 	int rc = device_sync(d, f);
 	if (rc) {
 		fault_wrap(f, "%.1f MiB of activations for %zu tokens at once", (double)a->bytes / 0x1p20, tokens);
 		activations_free(a);
 		return rc;
 	}
-	place_all(a, shape, layout ? layout : &no_adapter, use);
+	place_all(a, &w);
 	fill_rotations(a, shape);
 	rc = device_sync(d, f);
 	if (rc)
@@ -123,8 +235,43 @@ int activations_plan(struct activations *a, struct device *d, const struct model
 
 void activations_free(struct activations *a)
 {
-	if (a->device && a->memory)
+	if (a->device) {
 		a->device->ops->release(a->device, a->memory);
+		a->device->ops->host_release(a->device, a->host);
+	}
 	free(a->layers);
 	memset(a, 0, sizeof *a);
+}
+
+/* A layer's turn is also the slot of its copies. */
+static unsigned turn(size_t layer)
+{
+	return (unsigned)(layer % ACTIVATIONS_TURNS);
+}
+
+void activations_open_layer(struct activations *a, size_t layer)
+{
+	if (a->host && layer >= ACTIVATIONS_TURNS)
+		a->device->ops->copy_wait(a->device, turn(layer));
+}
+
+void activations_keep_layer(struct activations *a, size_t layer)
+{
+	const struct saved *saved = &a->layers[layer];
+	if (saved->host)
+		a->device->ops->send(a->device, turn(layer), saved->host, saved->residual, a->parts.layer);
+}
+
+void activations_recall_layer(struct activations *a, size_t layer)
+{
+	if (a->layers[layer].host)
+		a->device->ops->copy_wait(a->device, turn(layer));
+}
+
+void activations_drop_layer(struct activations *a, size_t layer)
+{
+	if (!a->host || layer < ACTIVATIONS_TURNS)
+		return;
+	const struct saved *next = &a->layers[layer - ACTIVATIONS_TURNS];
+	a->device->ops->fetch(a->device, turn(layer), next->residual, next->host, a->parts.layer);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory plan of a model: one device allocation, cut up once when the model is opened; a step allocates nothing.
- * Kept between forward and backward is only what the backward cannot recompute cheaply: the residual stream before
- * attention and before the MLP, q, k, v after rotation, the attention's output and log-sum-exp, gate, up, and x A^T of
- * each adapter. Both normed inputs and the MLP's inner product are recomputed. The thread that owns the device. */
+ * What is kept between forward and backward is only what the backward cannot recompute cheaply: the residual stream
+ * before attention and before the MLP, q, k, v after rotation, the attention's output and log-sum-exp, gate and up, and
+ * x A^T of each adapter; a memory mode keeps less of it on the device (train/memory.h). Both normed inputs and the MLP's
+ * inner product are always recomputed. The thread that owns the device. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +13,8 @@
 #include "compute/compute.h"
 #include "formats/model_file.h"
 #include "train/lora.h"
+#include "train/memory.h"
+#include "train/variants.h"
 
 /* What the memory is for. */
 enum activations_use {
@@ -20,46 +23,77 @@ enum activations_use {
 	ACTIVATIONS_GENERATE, /* layers share one set, but keep their keys and values */
 };
 
-/* Of one layer, N tokens; act types unless float. */
+/* Layers that take turns with their buffers when these are kept in host memory: one computes, one is copied. */
+#define ACTIVATIONS_TURNS 2
+
+/* Of one layer, N tokens; act types unless float. What every layer has of its own lies together, in this order. */
 struct saved {
-	void *residual;  /* (N, hidden) entering the layer */
-	void *q, *k, *v; /* (N, query), (N, key), (N, key), q and k rotated; k and v (positions, key) when generating */
-	void *attended;  /* (N, query) */
-	float *log_sum_exp;    /* (N, heads) */
-	void *middle;          /* (N, hidden): residual stream between attention and MLP */
-	void *gate, *up;       /* (N, ffn) */
-	void *s[LORA_TARGETS]; /* (N, rank): x A^T; NULL where not adapted or not differentiated */
+	void *residual;           /* (N, hidden) entering the layer */
+	void *qkv;                /* (N, query + 2 key): q and k rotated, v; (positions, ...) when generating */
+	void *attended;           /* (N, query) */
+	float *log_sum_exp;       /* (N, heads) */
+	void *middle;             /* (N, hidden): residual stream between attention and MLP */
+	void *gate_up;            /* (N, 2 ffn) */
+	void *s[VARIANTS_GROUPS]; /* (N, ranks): x A^T; NULL where not adapted or not differentiated */
+	void *host;               /* page-locked copy of all of it, MEMORY_OFFLOAD; NULL: stays on the device */
+};
+
+/* Bytes by what they are for. */
+struct activations_bytes {
+	size_t layer;     /* kept of one layer */
+	size_t kept;      /* of all layers on the device */
+	size_t shared;    /* what layers take turns with, tables and the batch */
+	size_t offloaded; /* kept in host memory */
 };
 
 struct activations {
 	struct device *device;
+	enum activations_use use;
+	enum memory_mode mode;
 	void *memory;
+	void *host; /* MEMORY_OFFLOAD */
 	size_t bytes;
+	struct activations_bytes parts;
 	size_t tokens;    /* N: most tokens of one pass */
 	size_t positions; /* rows of the rotation tables; most tokens of one row */
 	struct saved *layers;
 	void *residual_out; /* (N, hidden) after the last layer */
 	float *inverse_rms; /* (N) of the norm computed last */
 	void *normed;       /* (N, hidden) what a norm put out */
-	void *delta; /* (N, hidden) what attention or MLP add to the residual stream; backward: gradient of normed */
-	void *h;     /* (N, ffn): silu(gate) * up */
-	void *d_residual; /* (N, hidden); this and the rest only for ACTIVATIONS_TRAIN */
-	void *d_h;        /* (N, ffn) */
-	void *d_attended; /* (N, query) */
-	void *d_q, *d_k, *d_v;
+	void *delta; /* (N, hidden or query): what attention or MLP add to the residual stream; backward: gradient of
+			     * normed, and of what attention put out */
+	void *h;     /* (N, ffn): silu(gate) * up; backward: first its gradient, then the gradients of q, k, v */
+	void *d_residual;       /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
+	void *ds;               /* (N, ranks): scale * dy B */
 	uint32_t *ids;          /* (N) */
 	uint32_t *positions_of; /* (N): place of each token in its row */
 	uint32_t *row_offsets;  /* (N + 1) */
 	uint32_t *kv_offsets;   /* (2) when generating */
 	int32_t *labels;        /* (N) */
+	uint32_t *labelled;     /* (N): tokens that have a label */
+	float *gradient_scale;  /* (1) */
 	uint8_t *correct;       /* (N) */
 	double *loss;           /* (1) */
 	float *logits;          /* (V) when generating */
 	float *cosine, *sine;   /* (positions, head_size / 2) */
 };
 
-/* layout NULL: no adapter. `positions` is the longest row. On failure (not enough memory) nothing is left to free. */
+/* What a plan takes, without a device. layout NULL: no adapter. */
+void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size,
+	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions,
+	struct activations_bytes *out);
+
+/* layout NULL: no adapter. `positions` is the longest row. mode: for ACTIVATIONS_TRAIN. On failure (not enough memory)
+ * nothing is left to free. */
 int activations_plan(struct activations *a, struct device *d, const struct model_shape *shape,
-	const struct lora_layout *layout, enum activations_use use, size_t tokens, size_t positions, struct fault *f);
+	const struct lora_layout *layout, enum activations_use use, enum memory_mode mode, size_t tokens,
+	size_t positions, struct fault *f);
 /* Before device_close. Safe on a zeroed struct and twice. */
 void activations_free(struct activations *a);
+
+/* MEMORY_OFFLOAD: around a layer's forward and its backward. Its buffers are free to be written; it is kept; it is there
+ * to be read; it is needed no more. In the other modes they do nothing. */
+void activations_open_layer(struct activations *a, size_t layer);
+void activations_keep_layer(struct activations *a, size_t layer);
+void activations_recall_layer(struct activations *a, size_t layer);
+void activations_drop_layer(struct activations *a, size_t layer);

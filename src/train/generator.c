@@ -50,9 +50,9 @@ static int load_adapter(struct generator *g, const char *directory, struct fault
 
 static int open_all(struct generator *g, const struct generator_config *c, struct fault *f)
 {
-	enum dtype type = c->base_dtype == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
-	struct device_config device = {.name = c->device, .threads = c->threads, .act = type};
-	struct weights_config weights = {.storage = type, .progress = c->progress, .progress_self = c->progress_self};
+	struct device_config device = {.name = c->device, .threads = c->threads, .act = trainer_act(c->base_dtype)};
+	struct weights_config weights = {
+		.storage = trainer_storage(c->base_dtype), .progress = c->progress, .progress_self = c->progress_self};
 	struct model_file *mf;
 	int rc = model_file_open(c->model, &mf, f);
 	if (rc)
@@ -116,8 +116,12 @@ int generator_start(struct generator *g, const int32_t *ids, size_t n, size_t mo
 			"%zu tokens of prompt and %zu more exceed the model's %zu: shorten one of them", n, more,
 			context);
 	model_close(&g->model);
-	int rc = model_open(&g->model, g->device, &g->weights, g->adapter ? &g->layout : NULL, ACTIVATIONS_GENERATE,
-		n < PROMPT_TOKENS_AT_ONCE ? n : PROMPT_TOKENS_AT_ONCE, n + more, f);
+	struct model_options options = {
+		.use = ACTIVATIONS_GENERATE,
+		.micro_tokens = n < PROMPT_TOKENS_AT_ONCE ? n : PROMPT_TOKENS_AT_ONCE,
+		.positions = n + more,
+	};
+	int rc = model_open(&g->model, g->device, &g->weights, g->adapter ? &g->layout : NULL, &options, f);
 	/* The ids come out of this model's own tokenizer: none is negative. */
 	return rc ? rc : model_continue(&g->model, (const uint32_t *)ids, n, g->adapter, g->logits, f);
 }

@@ -39,7 +39,7 @@ static void count_weights(const struct memory_request *r, struct memory_breakdow
 		else if (!strcmp(t->name, "model.embed_tokens.weight"))
 			out->embedding += memory_weight(r, t, WEIGHT_ROWS | (shape->tied ? linear : 0));
 		else if (!strcmp(t->name, "lm_head.weight"))
-			out->head += memory_weight(r, t, linear);
+			out->head += memory_weight(r, t, WEIGHT_ROWS | linear); /* plain, as the embedding */
 		else if (strstr(t->name, ".self_attn."))
 			out->attention_weights += memory_weight(r, t, linear);
 		else

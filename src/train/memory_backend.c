@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "train/activations.h"
+
 static bool is_cuda(const struct memory_request *r)
 {
 	return !strncmp(r->device, "cuda", 4);
@@ -65,36 +67,15 @@ size_t memory_weight(const struct memory_request *r, const struct model_tensor *
 
 /* ---- activations ---- */
 
-static size_t ranks_of(const struct memory_request *r, unsigned targets)
-{
-	return r->layout->rank * (size_t)__builtin_popcount(r->layout->targets & targets);
-}
-
 void memory_activations(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
 {
-	const struct lora_widths *w = &r->layout->widths;
-	size_t act = dtype_size(r->act), n = r->tokens, half = w->layers ? model_file_shape(r->file)->head_size / 2 : 0;
-	size_t heads = model_file_shape(r->file)->heads;
-	size_t residual = n * w->hidden * act, gate_up = n * 2 * w->ffn * act;
-	size_t inner = n * (2 * w->query + 2 * w->key + w->hidden + ranks_of(r, LORA_ALL)) * act + n * heads * 4;
-	size_t layer = residual + inner + gate_up, in_turn = 0;
-	if (mode == MEMORY_SELECTIVE || mode == MEMORY_OFFLOAD) {
-		layer -= gate_up;
-		in_turn = gate_up;
-	} else if (mode == MEMORY_BLOCKS) {
-		layer = residual;
-		in_turn = inner + gate_up;
-	}
-	out->layer = layer;
-	if (mode == MEMORY_OFFLOAD) {
-		out->kept = 2 * layer;
-		out->offloaded = (w->layers > 2 ? w->layers - 2 : 0) * layer;
-	} else {
-		out->kept = w->layers * layer;
-	}
-	/* After the last layer; normed, delta, h; the gradients of the stream, of h, of what attention puts out, and of q, k, v. */
-	out->shared = in_turn + 4 * residual + n * (2 * w->ffn + 2 * w->query + 2 * w->key) * act;
-	out->shared += n * (4 + 5 * 4 + 1) + r->longest * half * 2 * 4;
+	struct activations_bytes b;
+	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), ACTIVATIONS_TRAIN, mode, r->tokens,
+		r->longest, &b);
+	out->layer = b.layer;
+	out->kept = b.kept;
+	out->shared = b.shared;
+	out->offloaded = b.offloaded;
 }
 
 /* ---- working space ---- */

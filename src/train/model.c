@@ -19,26 +19,67 @@ struct pass {
 	size_t past;          /* generating: tokens before these, in the cache */
 };
 
-/* The description of linears first .. first+count-1 of a layer. */
-static void describe(const struct model *m, const struct pass *p, size_t layer, enum lora_target first, size_t count,
-	struct lora_linear *out)
+/* Whether something below this group's input still wants a gradient. */
+static bool passes_on(const struct model *m, size_t layer, enum variants_group group)
 {
+	enum lora_target first;
+	variants_targets(group, &first);
+	return layer > 0 || (m->layout && m->layout->targets & ((1u << first) - 1));
+}
+
+/* The adapter of a group's linears, part by part. */
+static void describe_parts(
+	const struct model *m, const struct pass *p, size_t layer, enum variants_group group, struct lora_linear *out)
+{
+	enum lora_target first;
+	size_t count = variants_targets(group, &first), ranks = 0;
 	for (size_t i = 0; i < count; i++) {
-		enum lora_target target = first + (enum lora_target)i;
-		const struct lora_entry *e = p->adapter ? lora_find(m->layout, layer, target) : NULL;
-		out[i] = (struct lora_linear){.weight = m->weights->blocks[layer].linear[target]};
+		const struct lora_entry *e = lora_find(m->layout, layer, first + (enum lora_target)i);
+		struct lora_part *part = &out->part[i];
+		*part = (struct lora_part){.rows = lora_rows(&m->layout->widths, first + (enum lora_target)i)};
 		if (!e)
 			continue;
-		out[i].a = p->adapter + e->a;
-		out[i].b = p->adapter + e->b;
-		out[i].rank = e->rank;
-		out[i].scale = lora_scale(m->layout);
-		if (p->gradient) {
-			out[i].s = m->activations.layers[layer].s[target];
-			out[i].grad_a = p->gradient + e->a;
-			out[i].grad_b = p->gradient + e->b;
-		}
+		part->a = p->adapter + e->a;
+		part->b = p->adapter + e->b;
+		part->rank = e->rank;
+		part->grad_a = p->gradient ? p->gradient + e->a : NULL;
+		part->grad_b = p->gradient ? p->gradient + e->b : NULL;
+		ranks += e->rank;
 	}
+	out->parts = ranks ? count : 0;
+}
+
+static struct lora_linear describe(const struct model *m, const struct pass *p, size_t layer, enum variants_group group)
+{
+	struct lora_linear linear = {.weight = m->weights->blocks[layer].linear[group]};
+	if (!p->adapter)
+		return linear;
+	linear.scale = lora_scale(m->layout);
+	describe_parts(m, p, layer, group, &linear);
+	if (!p->gradient || !linear.parts)
+		return linear;
+	struct variants_choice choice = variants_at(m->variants, group, p->tokens.count, passes_on(m, layer, group));
+	linear.forward = choice.forward;
+	linear.backward = choice.backward;
+	linear.s = choice.s ? m->activations.layers[layer].s[group] : NULL;
+	linear.ds = m->activations.ds;
+	return linear;
+}
+
+static size_t query_width(const struct model *m)
+{
+	return (size_t)m->weights->shape.heads * m->weights->shape.head_size;
+}
+
+static size_t key_width(const struct model *m)
+{
+	return (size_t)m->weights->shape.kv_heads * m->weights->shape.head_size;
+}
+
+/* Elements from token to token where q, k and v lie side by side. */
+static size_t qkv_width(const struct model *m)
+{
+	return query_width(m) + 2 * key_width(m);
 }
 
 static struct attention attention_of(const struct model *m)
@@ -50,8 +91,8 @@ static struct attention attention_of(const struct model *m)
 		.head_dim = shape->head_size,
 		.mask = MASK_CAUSAL,
 		.scale = 1.0f / sqrtf((float)shape->head_size),
-		.q_stride = (size_t)shape->heads * shape->head_size,
-		.kv_stride = (size_t)shape->kv_heads * shape->head_size,
+		.q_stride = qkv_width(m),
+		.kv_stride = qkv_width(m),
 		.kv_offsets = m->activations.kv_offsets,
 	};
 }
@@ -85,49 +126,60 @@ static void add_and_norm(struct model *m, size_t n, const void *x, void *sum, co
 		shape->norm_epsilon, a->normed, a->inverse_rms);
 }
 
-/* normed -> delta = what attention adds to the residual stream. */
-static void attention_forward(struct model *m, const struct pass *p, size_t layer)
+/* normed -> attended = what attention makes of it. */
+static void attend(struct model *m, const struct pass *p, size_t layer)
 {
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct saved *saved = &a->layers[layer];
 	struct attention attention = attention_of(m);
 	struct rope rope = rope_of(m);
-	size_t n = p->tokens.count;
-	void *k = act_at(d, saved->k, p->past * attention.kv_stride);
-	void *v = act_at(d, saved->v, p->past * attention.kv_stride);
-
-	struct lora_linear qkv[3], o;
-	describe(m, p, layer, LORA_Q, 3, qkv);
-	qkv[0].y = saved->q;
-	qkv[1].y = k;
-	qkv[2].y = v;
-	d->ops->lora_forward(d, &p->tokens, a->normed, qkv, 3);
-	d->ops->rope_forward(d, &rope, n, a->positions_of, saved->q, attention.heads, attention.q_stride);
-	d->ops->rope_forward(d, &rope, n, a->positions_of, k, attention.kv_heads, attention.kv_stride);
-	d->ops->attention_forward(d, &attention, &p->tokens, saved->q, saved->k, saved->v, saved->attended,
+	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
+	void *new = act_at(d, saved->qkv, p->past * qkv_width(m));
+	qkv.y = new;
+	d->ops->lora_forward(d, &p->tokens, a->normed, &qkv);
+	d->ops->rope_forward(
+		d, &rope, p->tokens.count, a->positions_of, new, attention.heads + attention.kv_heads, qkv_width(m));
+	d->ops->attention_forward(d, &attention, &p->tokens, new, act_at(d, saved->qkv, query_width(m)),
+		act_at(d, saved->qkv, query_width(m) + key_width(m)), saved->attended,
 		p->gradient ? saved->log_sum_exp : NULL);
-	describe(m, p, layer, LORA_O, 1, &o);
+}
+
+/* normed -> delta = what attention adds to the residual stream. */
+static void attention_forward(struct model *m, const struct pass *p, size_t layer)
+{
+	struct activations *a = &m->activations;
+	attend(m, p, layer);
+	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
 	o.y = a->delta;
-	d->ops->lora_forward(d, &p->tokens, saved->attended, &o, 1);
+	m->device->ops->lora_forward(m->device, &p->tokens, a->layers[layer].attended, &o);
+}
+
+/* normed -> gate, up. */
+static void gate_up_forward(struct model *m, const struct pass *p, size_t layer)
+{
+	struct activations *a = &m->activations;
+	struct lora_linear gate_up = describe(m, p, layer, VARIANTS_GATE_UP);
+	gate_up.y = a->layers[layer].gate_up;
+	m->device->ops->lora_forward(m->device, &p->tokens, a->normed, &gate_up);
+}
+
+static void activate(struct model *m, const struct pass *p, size_t layer)
+{
+	struct activations *a = &m->activations;
+	m->device->ops->activation_forward(m->device, ACTIVATION_SWIGLU, p->tokens.count,
+		m->weights->shape.intermediate, a->layers[layer].gate_up, a->h);
 }
 
 /* normed -> delta = what the MLP adds to the residual stream. */
 static void mlp_forward(struct model *m, const struct pass *p, size_t layer)
 {
-	struct device *d = m->device;
 	struct activations *a = &m->activations;
-	struct saved *saved = &a->layers[layer];
-	struct lora_linear gate_up[2], down;
-	describe(m, p, layer, LORA_GATE, 2, gate_up);
-	gate_up[0].y = saved->gate;
-	gate_up[1].y = saved->up;
-	d->ops->lora_forward(d, &p->tokens, a->normed, gate_up, 2);
-	d->ops->activation_forward(
-		d, ACTIVATION_SWIGLU, p->tokens.count * m->weights->shape.intermediate, saved->gate, saved->up, a->h);
-	describe(m, p, layer, LORA_DOWN, 1, &down);
+	gate_up_forward(m, p, layer);
+	activate(m, p, layer);
+	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
 	down.y = a->delta;
-	d->ops->lora_forward(d, &p->tokens, a->h, &down, 1);
+	m->device->ops->lora_forward(m->device, &p->tokens, a->h, &down);
 }
 
 /* ids -> normed = the final norm's output, residual_out before it. */
@@ -140,6 +192,7 @@ static void forward(struct model *m, const struct pass *p)
 	for (size_t layer = 0; layer <= last; layer++) {
 		const struct block_weights *block = &w->blocks[layer];
 		struct saved *saved = &a->layers[layer];
+		activations_open_layer(a, layer);
 		if (layer == 0)
 			norm(m, n, saved->residual, block->input_norm);
 		else
@@ -147,69 +200,105 @@ static void forward(struct model *m, const struct pass *p)
 		attention_forward(m, p, layer);
 		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm);
 		mlp_forward(m, p, layer);
+		activations_keep_layer(a, layer);
 	}
 	add_and_norm(m, n, a->layers[last].middle, a->residual_out, w->final_norm);
 }
 
-/* d_residual holds the gradient of the layer's output; it becomes that of the stream before the MLP. below: something
- * under the MLP's inner product still wants a gradient. */
-static void mlp_backward(struct model *m, const struct pass *p, size_t layer, enum lora_target lowest)
+/* Brings back what the memory mode did not keep of a layer; normed is then the MLP's input again. */
+static void restore(struct model *m, const struct pass *p, size_t layer)
+{
+	struct activations *a = &m->activations;
+	const struct block_weights *block = &m->weights->blocks[layer];
+	struct saved *saved = &a->layers[layer];
+	size_t n = p->tokens.count;
+	activations_recall_layer(a, layer);
+	if (a->mode == MEMORY_BLOCKS) {
+		norm(m, n, saved->residual, block->input_norm);
+		attention_forward(m, p, layer);
+		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm);
+	} else {
+		norm(m, n, saved->middle, block->attention_norm);
+	}
+	if (a->mode != MEMORY_KEEP)
+		gate_up_forward(m, p, layer);
+}
+
+/* The MLP's inner part: from d_residual to the gradients of gate and up, in their place. The inner product h is made
+ * again in the same pass that reads its gradient, and lies where that lay. */
+static void down_backward(struct model *m, const struct pass *p, size_t layer)
+{
+	struct device *d = m->device;
+	struct activations *a = &m->activations;
+	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
+	down.dy = a->d_residual;
+	if (!passes_on(m, layer, VARIANTS_DOWN)) {
+		activate(m, p, layer);
+		d->ops->lora_backward(d, &p->tokens, a->h, &down, NULL, false, NULL);
+		return;
+	}
+	d->ops->lora_backward(d, &p->tokens, NULL, &down, a->h, false, NULL);
+	d->ops->activation_backward(d, ACTIVATION_SWIGLU, p->tokens.count, m->weights->shape.intermediate, a->h,
+		a->layers[layer].gate_up, a->h);
+	d->ops->lora_gradient_a(d, &p->tokens, a->h, &down);
+}
+
+/* d_residual holds the gradient of the layer's output; it becomes that of the stream before the MLP. normed is the
+ * MLP's input. */
+static void mlp_backward(struct model *m, const struct pass *p, size_t layer)
 {
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct saved *saved = &a->layers[layer];
-	const struct model_shape *shape = &m->weights->shape;
-	size_t n = p->tokens.count, inner = n * shape->intermediate;
-	struct lora_linear down, gate_up[2];
+	down_backward(m, p, layer);
+	if (!passes_on(m, layer, VARIANTS_DOWN))
+		return;
+	bool below = passes_on(m, layer, VARIANTS_GATE_UP);
+	struct lora_linear gate_up = describe(m, p, layer, VARIANTS_GATE_UP);
+	gate_up.dy = saved->gate_up;
+	d->ops->lora_backward(d, &p->tokens, a->normed, &gate_up, below ? a->delta : NULL, false, NULL);
+	if (below)
+		d->ops->norm_backward(d, NORM_RMS, p->tokens.count, m->weights->shape.hidden, a->delta, saved->middle,
+			m->weights->blocks[layer].attention_norm, a->inverse_rms, a->d_residual);
+}
 
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, inner, saved->gate, saved->up, a->h);
-	describe(m, p, layer, LORA_DOWN, 1, &down);
-	down.dy = a->d_residual;
-	d->ops->lora_backward(d, &p->tokens, a->h, &down, 1, lowest < LORA_DOWN ? a->d_h : NULL, false, NULL);
-	if (lowest >= LORA_DOWN)
-		return;
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, inner, a->d_h, saved->gate, saved->up, NULL);
-	norm(m, n, saved->middle, m->weights->blocks[layer].attention_norm);
-	describe(m, p, layer, LORA_GATE, 2, gate_up);
-	gate_up[0].dy = saved->gate;
-	gate_up[1].dy = saved->up;
-	d->ops->lora_backward(d, &p->tokens, a->normed, gate_up, 2, lowest < LORA_GATE ? a->delta : NULL, false, NULL);
-	if (lowest >= LORA_GATE)
-		return;
-	d->ops->norm_backward(d, NORM_RMS, n, shape->hidden, a->delta, saved->middle,
-		m->weights->blocks[layer].attention_norm, a->inverse_rms, a->d_residual);
+/* delta, the gradient of what attention put out -> h, the gradients of q, k and v side by side. */
+static void attend_backward(struct model *m, const struct pass *p, size_t layer)
+{
+	struct device *d = m->device;
+	struct activations *a = &m->activations;
+	struct saved *saved = &a->layers[layer];
+	struct attention attention = attention_of(m);
+	struct rope rope = rope_of(m);
+	size_t k = query_width(m), v = query_width(m) + key_width(m);
+	d->ops->attention_backward(d, &attention, &p->tokens, saved->qkv, act_at(d, saved->qkv, k),
+		act_at(d, saved->qkv, v), saved->attended, saved->log_sum_exp, a->delta, a->h, act_at(d, a->h, k),
+		act_at(d, a->h, v));
+	d->ops->rope_backward(
+		d, &rope, p->tokens.count, a->positions_of, a->h, attention.heads + attention.kv_heads, qkv_width(m));
 }
 
 /* d_residual: from the gradient of the stream after attention to that of the stream before it. */
-static void attention_backward(struct model *m, const struct pass *p, size_t layer, enum lora_target lowest, bool below)
+static void attention_backward(struct model *m, const struct pass *p, size_t layer)
 {
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct saved *saved = &a->layers[layer];
-	const struct model_shape *shape = &m->weights->shape;
-	struct attention attention = attention_of(m);
-	struct rope rope = rope_of(m);
 	size_t n = p->tokens.count;
-	struct lora_linear o, qkv[3];
-
-	describe(m, p, layer, LORA_O, 1, &o);
+	bool below = passes_on(m, layer, VARIANTS_O);
+	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
 	o.dy = a->d_residual;
-	d->ops->lora_backward(
-		d, &p->tokens, saved->attended, &o, 1, lowest < LORA_O ? a->d_attended : NULL, false, NULL);
-	if (lowest >= LORA_O)
+	d->ops->lora_backward(d, &p->tokens, saved->attended, &o, below ? a->delta : NULL, false, NULL);
+	if (!below)
 		return;
-	d->ops->attention_backward(d, &attention, &p->tokens, saved->q, saved->k, saved->v, saved->attended,
-		saved->log_sum_exp, a->d_attended, a->d_q, a->d_k, a->d_v);
-	d->ops->rope_backward(d, &rope, n, a->positions_of, a->d_q, attention.heads, attention.q_stride);
-	d->ops->rope_backward(d, &rope, n, a->positions_of, a->d_k, attention.kv_heads, attention.kv_stride);
+	attend_backward(m, p, layer);
+	below = passes_on(m, layer, VARIANTS_QKV);
 	norm(m, n, saved->residual, m->weights->blocks[layer].input_norm);
-	describe(m, p, layer, LORA_Q, 3, qkv);
-	qkv[0].dy = a->d_q;
-	qkv[1].dy = a->d_k;
-	qkv[2].dy = a->d_v;
-	d->ops->lora_backward(d, &p->tokens, a->normed, qkv, 3, below ? a->delta : NULL, false, NULL);
+	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
+	qkv.dy = a->h;
+	d->ops->lora_backward(d, &p->tokens, a->normed, &qkv, below ? a->delta : NULL, false, NULL);
 	if (below)
-		d->ops->norm_backward(d, NORM_RMS, n, shape->hidden, a->delta, saved->residual,
+		d->ops->norm_backward(d, NORM_RMS, n, m->weights->shape.hidden, a->delta, saved->residual,
 			m->weights->blocks[layer].input_norm, a->inverse_rms, a->d_residual);
 }
 
@@ -223,21 +312,24 @@ static void backward(struct model *m, const struct pass *p)
 	m->device->ops->norm_backward(m->device, NORM_RMS, n, shape->hidden, a->normed, a->residual_out,
 		m->weights->final_norm, a->inverse_rms, a->d_residual);
 	for (size_t layer = shape->layers; layer-- > 0;) {
-		/* Above the first layer every gradient must go on down; in it only as far as its lowest adapter. */
-		enum lora_target lowest = layer > 0 ? LORA_Q : (enum lora_target)__builtin_ctz(m->layout->targets);
-		mlp_backward(m, p, layer, lowest);
-		if (lowest < LORA_GATE)
-			attention_backward(m, p, layer, lowest, layer > 0);
+		restore(m, p, layer);
+		mlp_backward(m, p, layer);
+		if (passes_on(m, layer, VARIANTS_GATE_UP))
+			attention_backward(m, p, layer);
+		activations_drop_layer(a, layer);
 	}
 }
 
 int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
-	enum activations_use use, size_t micro_tokens, size_t positions, struct fault *f)
+	const struct model_options *options, struct fault *f)
 {
-	*m = (struct model){.device = d, .weights = weights, .layout = layout};
-	int rc = activations_plan(&m->activations, d, &weights->shape, layout, use, micro_tokens, positions, f);
-	if (!rc)
-		m->positions = must_calloc(micro_tokens, sizeof *m->positions);
+	*m = (struct model){.device = d, .weights = weights, .layout = layout, .variants = options->variants};
+	int rc = activations_plan(&m->activations, d, &weights->shape, layout, options->use, options->memory,
+		options->micro_tokens, options->positions, f);
+	if (!rc) {
+		m->positions = must_calloc(options->micro_tokens, sizeof *m->positions);
+		m->labelled = must_calloc(options->micro_tokens, sizeof *m->labelled);
+	}
 	return rc;
 }
 
@@ -245,6 +337,7 @@ void model_close(struct model *m)
 {
 	activations_free(&m->activations);
 	free(m->positions);
+	free(m->labelled);
 	memset(m, 0, sizeof *m);
 }
 
@@ -259,48 +352,57 @@ int model_read_loss(struct model *m, double *sum, struct fault *f)
 	return device_sync(m->device, f);
 }
 
-/* Puts the batch on the device. */
-static void upload(struct model *m, const struct batch *batch)
+/* Puts the batch on the device. Gives the tokens of a pass over it, and those that the loss looks at. */
+static void upload(struct model *m, const struct batch *batch, struct tokens *all, struct tokens *labelled)
 {
 	struct activations *a = &m->activations;
 	const struct device_ops *ops = m->device->ops;
-	for (size_t row = 0; row < batch->rows; row++)
-		for (uint32_t t = batch->row_offsets[row]; t < batch->row_offsets[row + 1]; t++)
-			m->positions[t] = t - batch->row_offsets[row];
+	size_t longest = 0, count = 0;
+	for (size_t row = 0; row < batch->rows; row++) {
+		uint32_t begin = batch->row_offsets[row], end = batch->row_offsets[row + 1];
+		longest = end - begin > longest ? end - begin : longest;
+		for (uint32_t t = begin; t < end; t++) {
+			m->positions[t] = t - begin;
+			if (batch->labels[t] >= 0)
+				m->labelled[count++] = t;
+		}
+	}
 	ops->upload(m->device, a->ids, batch->ids, batch->tokens * sizeof *batch->ids);
 	ops->upload(m->device, a->labels, batch->labels, batch->tokens * sizeof *batch->labels);
 	ops->upload(m->device, a->row_offsets, batch->row_offsets, (batch->rows + 1) * sizeof *batch->row_offsets);
 	ops->upload(m->device, a->positions_of, m->positions, batch->tokens * sizeof *m->positions);
+	ops->upload(m->device, a->labelled, m->labelled, count * sizeof *m->labelled);
 	device_sync(m->device, NULL);
+	*all = (struct tokens){
+		.count = batch->tokens, .row_offsets = a->row_offsets, .rows = batch->rows, .longest = longest};
+	*labelled = *all;
+	labelled->index = a->labelled;
+	labelled->index_count = count;
 }
 
 void model_differentiate(
 	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale)
 {
 	struct activations *a = &m->activations;
-	struct pass p = {
-		.tokens = {.count = batch->tokens, .row_offsets = a->row_offsets, .rows = batch->rows},
-		.adapter = adapter,
-		.gradient = gradient,
-	};
-	struct cross_entropy loss = {.labels = a->labels, .gradient_scale = gradient_scale, .sum = a->loss};
-	upload(m, batch);
+	struct pass p = {.adapter = adapter, .gradient = gradient};
+	struct cross_entropy loss = {.labels = a->labels, .gradient_scale = a->gradient_scale, .sum = a->loss};
+	struct tokens labelled;
+	m->device->ops->upload(m->device, a->gradient_scale, &gradient_scale, sizeof gradient_scale);
+	upload(m, batch, &p.tokens, &labelled);
 	forward(m, &p);
-	m->device->ops->cross_entropy(m->device, &loss, &p.tokens, a->normed, m->weights->head, a->normed);
+	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, a->normed);
 	backward(m, &p);
 }
 
 void model_evaluate(struct model *m, const struct batch *batch, const float *adapter, uint8_t *correct)
 {
 	struct activations *a = &m->activations;
-	struct pass p = {
-		.tokens = {.count = batch->tokens, .row_offsets = a->row_offsets, .rows = batch->rows},
-		.adapter = adapter,
-	};
+	struct pass p = {.adapter = adapter};
 	struct cross_entropy loss = {.labels = a->labels, .sum = a->loss, .correct = correct ? a->correct : NULL};
-	upload(m, batch);
+	struct tokens labelled;
+	upload(m, batch, &p.tokens, &labelled);
 	forward(m, &p);
-	m->device->ops->cross_entropy(m->device, &loss, &p.tokens, a->normed, m->weights->head, NULL);
+	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, NULL);
 	if (correct)
 		m->device->ops->download(m->device, correct, a->correct, batch->tokens);
 }
@@ -311,7 +413,7 @@ static void extend(struct model *m, const uint32_t *ids, size_t n, const float *
 	struct activations *a = &m->activations;
 	const struct device_ops *ops = m->device->ops;
 	struct pass p = {
-		.tokens = {.count = n, .row_offsets = a->row_offsets, .rows = 1},
+		.tokens = {.count = n, .row_offsets = a->row_offsets, .rows = 1, .longest = n},
 		.adapter = adapter,
 		.past = m->cached,
 	};

@@ -18,14 +18,24 @@ struct model {
 	struct device *device;
 	const struct weights *weights;
 	const struct lora_layout *layout; /* NULL: base model alone */
+	const struct variants *variants;  /* borrowed; NULL: fixed */
 	struct activations activations;
 	size_t cached;       /* generating: tokens whose keys and values are kept */
 	uint32_t *positions; /* (N), host: places of a batch's tokens in their rows */
+	uint32_t *labelled;  /* (N), host: a batch's tokens that have a label */
 };
 
-/* micro_tokens: most tokens of one pass; positions: longest row (or, generating, longest text). */
+/* What a model is opened for. */
+struct model_options {
+	enum activations_use use;
+	enum memory_mode memory;         /* ACTIVATIONS_TRAIN: what is kept for the backward */
+	size_t micro_tokens;             /* most tokens of one pass */
+	size_t positions;                /* longest row (or, generating, longest text) */
+	const struct variants *variants; /* orders of the adapter's products; NULL: fixed. Read at every pass */
+};
+
 int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
-	enum activations_use use, size_t micro_tokens, size_t positions, struct fault *f);
+	const struct model_options *options, struct fault *f);
 /* Safe on a zeroed struct and twice. */
 void model_close(struct model *m);
 

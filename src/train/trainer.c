@@ -33,111 +33,13 @@ struct trainer {
 	struct sampler *sampler, *eval_sampler;
 	struct weights weights;
 	struct lora_layout layout;
+	struct variants variants;
 	struct model model;
 	struct optim optim;
 	float *adapter;   /* device, layout.size */
 	uint8_t *correct; /* host, one a token of a micro-batch */
 	atomic_bool cancelled;
 };
-
-void trainer_config_default(struct trainer_config *config)
-{
-	*config = (struct trainer_config){
-		.batch_rows = 4,
-		.max_seq = 512,
-		.rank = 16,
-		.targets = LORA_ALL,
-		.lr = 2e-4,
-		.schedule = SCHEDULE_LINEAR,
-		.beta1 = 0.9,
-		.beta2 = 0.999,
-		.epsilon = 1e-8,
-		.clip = 1,
-		.device = "cpu",
-		.memory = MEMORY_MODES,
-		.shuffle = true,
-	};
-}
-
-static const char *const dtype_words[] = {
-	[TRAINER_BF16] = "bf16",
-	[TRAINER_F32] = "f32",
-	[TRAINER_FP8] = "fp8",
-	[TRAINER_Q4] = "q4",
-	[TRAINER_STORED] = "as-stored",
-};
-
-int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault *f)
-{
-	for (size_t i = 0; i < sizeof dtype_words / sizeof *dtype_words; i++)
-		if (strcmp(word, dtype_words[i]) == 0) {
-			*out = (enum trainer_dtype)i;
-			return 0;
-		}
-	return fault_set(f, SAKIORI_EINVAL, "expected bf16, f32, fp8, q4 or as-stored, found '%.40s'", word);
-}
-
-const char *trainer_dtype_name(enum trainer_dtype type)
-{
-	return dtype_words[type];
-}
-
-int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *f)
-{
-	*out = MEMORY_MODES;
-	if (strcmp(word, "auto") == 0)
-		return 0;
-	for (enum memory_mode mode = 0; mode < MEMORY_MODES; mode++)
-		if (strcmp(word, memory_mode_name(mode)) == 0) {
-			*out = mode;
-			return 0;
-		}
-	return fault_set(f, SAKIORI_EINVAL, "expected auto, keep, selective, offload or blocks, found '%.40s'", word);
-}
-
-enum dtype trainer_act(enum trainer_dtype type)
-{
-	return type == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
-}
-
-enum weight_storage trainer_storage(enum trainer_dtype type)
-{
-	static const enum weight_storage storages[] = {
-		[TRAINER_BF16] = WEIGHT_BF16,
-		[TRAINER_F32] = WEIGHT_F32,
-		[TRAINER_FP8] = WEIGHT_FP8,
-		[TRAINER_Q4] = WEIGHT_NF4,
-		[TRAINER_STORED] = WEIGHT_STORED,
-	};
-	return storages[type];
-}
-
-int trainer_config_check(struct trainer_config *c, struct fault *f)
-{
-	if (!c->model)
-		return fault_set(f, SAKIORI_EINVAL, "no model: name a GGUF file");
-	if (c->data && c->random_rows)
-		return fault_set(f, SAKIORI_EINVAL, "rows of a file and random rows: expected one of both");
-	if (c->max_seq < 2)
-		return fault_set(f, SAKIORI_EINVAL, "%zu tokens a row: at least 2 are needed", c->max_seq);
-	if (c->batch_rows < 1 || c->batch_rows > 1 << 20)
-		return fault_set(f, SAKIORI_EINVAL, "%zu rows a step: expected 1 to %d", c->batch_rows, 1 << 20);
-	if (!c->micro_tokens)
-		c->micro_tokens = c->max_seq > 2048 ? c->max_seq : 2048;
-	if (c->micro_tokens < c->max_seq || c->micro_tokens > 1 << 20)
-		return fault_set(f, SAKIORI_EINVAL,
-			"%zu tokens a micro-batch: expected at least the %zu of a row, at most %d", c->micro_tokens,
-			c->max_seq, 1 << 20);
-	if (!(c->lr >= 0 && c->lr <= 1))
-		return fault_set(f, SAKIORI_EINVAL, "learning rate %g: expected 0 to 1", c->lr);
-	if (!(c->weight_decay >= 0 && c->weight_decay <= 1) || !(c->clip >= 0) || !(c->epsilon > 0))
-		return fault_set(f, SAKIORI_EINVAL, "weight decay must be 0 to 1, clipping 0 or more, epsilon above 0");
-	if (!(c->beta1 >= 0 && c->beta1 < 1) || !(c->beta2 >= 0 && c->beta2 < 1))
-		return fault_set(f, SAKIORI_EINVAL, "the moments' decays must be 0 or more and below 1");
-	if (c->alpha == 0)
-		c->alpha = 2 * (float)c->rank;
-	return lora_check(c->rank, c->alpha, c->targets, f);
-}
 
 static void data_progress(void *self, size_t done, size_t total)
 {
@@ -228,17 +130,62 @@ static size_t largest_pass(const struct trainer *t)
 	return most;
 }
 
-static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
+/* Decides what is kept for the backward, by what is free on the device; the mode in use is then config.memory. */
+static int choose_memory(struct trainer *t, const struct model_file *mf, struct fault *f)
+{
+	struct trainer_config *c = &t->config;
+	struct device_memory memory;
+	struct memory_breakdown breakdown;
+	struct memory_request request = {
+		.file = mf,
+		.layout = &t->layout,
+		.device = c->device,
+		.act = trainer_act(c->base_dtype),
+		.storage = trainer_storage(c->base_dtype),
+		.tokens = largest_pass(t),
+		.longest = longest_row(t) ? longest_row(t) : 1,
+		.rows = c->batch_rows,
+		.threads = t->device->threads,
+		.mode = c->memory,
+		.merged = c->variants == VARIANTS_TIMED_MERGED,
+	};
+	t->device->ops->memory(t->device, &memory);
+	return memory_choose(&request, memory.free, 0, &c->memory, &breakdown, f);
+}
+
+static int open_activations(struct trainer *t, struct fault *f)
 {
 	const struct trainer_config *c = &t->config;
-	enum dtype type = c->base_dtype == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
-	struct device_config device = {.name = c->device,
-		.threads = c->threads,
-		.act = type,
-		.deterministic = c->deterministic,
-		.cache = c->cache};
-	struct weights_config weights = {
-		.storage = type, .backward = t->data, .progress = c->progress, .progress_self = c->progress_self};
+	struct model_options options = {
+		.use = t->data ? ACTIVATIONS_TRAIN : ACTIVATIONS_EVALUATE,
+		.memory = c->memory,
+		.micro_tokens = largest_pass(t),
+		.positions = longest_row(t) ? longest_row(t) : 1,
+		.variants = t->data ? &t->variants : NULL,
+	};
+	int rc = model_open(&t->model, t->device, &t->weights, &t->layout, &options, f);
+	if (rc || !t->data)
+		return rc;
+	struct variants_config orders = {
+		.mode = c->variants,
+		.widths = t->layout.widths,
+		.rank = c->rank,
+		.targets = c->targets,
+		.storage = trainer_storage(c->base_dtype),
+		.tokens = options.micro_tokens,
+		.keep_s = true,
+		.cache = c->cache,
+		.scratch = t->model.activations.memory,
+		.scratch_bytes = t->model.activations.parts.kept,
+	};
+	for (size_t group = 0; group < VARIANTS_GROUPS; group++)
+		orders.weight[group] = t->weights.blocks[0].linear[group];
+	return variants_choose(&t->variants, t->device, &orders, f);
+}
+
+static int open_optim(struct trainer *t, struct fault *f)
+{
+	const struct trainer_config *c = &t->config;
 	struct optim_config optim = {
 		.lr = c->lr,
 		.schedule = c->schedule,
@@ -250,19 +197,34 @@ static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
 		.weight_decay = c->weight_decay,
 		.clip = c->clip,
 	};
+	return optim_init(&t->optim, t->device, &optim, t->layout.size, f);
+}
+
+static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
+{
+	const struct trainer_config *c = &t->config;
+	struct device_config device = {.name = c->device,
+		.threads = c->threads,
+		.act = trainer_act(c->base_dtype),
+		.deterministic = c->deterministic,
+		.cache = c->cache};
+	struct weights_config weights = {.storage = trainer_storage(c->base_dtype),
+		.backward = t->data,
+		.progress = c->progress,
+		.progress_self = c->progress_self};
 	struct lora_widths widths;
 	weights_widths(model_file_shape(mf), &widths);
 	int rc = lora_layout_init(&t->layout, &widths, c->rank, c->alpha, c->targets, f);
 	if (!rc)
 		rc = device_open(&device, &t->device, f);
+	if (!rc && t->data)
+		rc = choose_memory(t, mf, f);
 	if (!rc)
 		rc = weights_load(&t->weights, t->device, mf, &weights, f);
 	if (!rc)
-		rc = model_open(&t->model, t->device, &t->weights, &t->layout,
-			t->data ? ACTIVATIONS_TRAIN : ACTIVATIONS_EVALUATE, largest_pass(t),
-			longest_row(t) ? longest_row(t) : 1, f);
+		rc = open_activations(t, f);
 	if (!rc && t->data)
-		rc = optim_init(&t->optim, t->device, &optim, t->layout.size, f);
+		rc = open_optim(t, f);
 	if (!rc) {
 		t->adapter = t->device->ops->alloc(t->device, t->layout.size * sizeof(float));
 		t->correct = must_alloc(largest_pass(t));

@@ -43,10 +43,23 @@ const char *variants_group_name(enum variants_group group)
 	return groups[group].name;
 }
 
+size_t variants_targets(enum variants_group group, enum lora_target *first)
+{
+	*first = groups[group].first;
+	return groups[group].parts;
+}
+
+size_t variants_ranks(const struct lora_layout *layout, enum variants_group group)
+{
+	unsigned mask = ((1u << groups[group].parts) - 1) << groups[group].first;
+	return layout->rank * (size_t)__builtin_popcount(layout->targets & mask);
+}
+
 void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,
 	size_t tokens, bool dx, struct variants_shape *out)
 {
-	*out = (struct variants_shape){.tokens = tokens, .parts = groups[group].parts, .dx = dx};
+	*out = (struct variants_shape){
+		.tokens = tokens, .parts = groups[group].parts, .dx = dx, .later_x = group == VARIANTS_DOWN};
 	for (size_t i = 0; i < out->parts; i++) {
 		enum lora_target target = groups[group].first + (enum lora_target)i;
 		out->part[i].rows = lora_rows(widths, target);
@@ -293,7 +306,8 @@ size_t variants_candidates(const struct variants_shape *v, bool keep_s, bool mer
 			/* Only LORA_F1 has s to spare, and LORA_B4 does not read it. */
 			c.s = keep_s && ranks(v) && c.forward == LORA_F1 && c.backward != LORA_B4;
 			bool same = c.backward == LORA_B5 && !v->dx; /* then it is LORA_B1 */
-			if (!same && (merged || !variants_merges(v, &c)))
+			bool possible = !v->later_x || !ranks(v) || c.s;
+			if (!same && possible && (merged || !variants_merges(v, &c)))
 				out[count++] = c;
 			if (!ranks(v))
 				return count;

@@ -30,7 +30,8 @@ struct variants_shape {
 	struct {
 		size_t rows, rank; /* rank 0: no adapter */
 	} part[LORA_PARTS_MAX];
-	bool dx; /* the gradient goes on to the layers below */
+	bool dx;      /* the gradient goes on to the layers below */
+	bool later_x; /* x is made again only after dx: s is kept, and LORA_B4 is no choice */
 };
 
 struct variants_choice {
@@ -54,6 +55,11 @@ int variants_mode_parse(const char *word, enum variants_mode *out, struct fault 
 const char *variants_mode_name(enum variants_mode mode);
 /* "qkv", "o", "gate_up", "down". */
 const char *variants_group_name(enum variants_group group);
+
+/* The linears of a group: `count` targets from *first on. */
+size_t variants_targets(enum variants_group group, enum lora_target *first);
+/* Sum of the ranks of a group's adapters. */
+size_t variants_ranks(const struct lora_layout *layout, enum variants_group group);
 
 /* The group of a model with this adapter. */
 void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,

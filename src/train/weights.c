@@ -17,13 +17,19 @@ static const char *const linear_names[LORA_TARGETS] = {
 	"mlp.down_proj",
 };
 
-/* One load in progress; also what the backend's fill callback sees. */
+/* One load in progress. */
 struct loading {
 	struct model_file *file;
 	const struct weights_config *config;
-	const struct model_tensor *tensor;
 	size_t done, total; /* stored bytes */
 	struct fault *fault;
+};
+
+/* Tensors of equal width, one above the other; what the backend's callbacks see. */
+struct stack {
+	struct loading *loading;
+	const struct model_tensor *tensors[LORA_PARTS_MAX];
+	size_t count, rows, cols;
 };
 
 static size_t stored_bytes(const struct model_tensor *t)
@@ -31,53 +37,142 @@ static size_t stored_bytes(const struct model_tensor *t)
 	return t->rows * stored_type_bytes(t->type, t->cols);
 }
 
-static int read_rows(void *self, size_t first, size_t count, float *out)
+static void advance(struct loading *l, size_t bytes)
 {
-	struct loading *l = self;
-	int rc = model_file_read(l->file, l->tensor, first, count, out, l->fault);
-	if (rc)
-		return rc;
-	l->done += count * stored_type_bytes(l->tensor->type, l->tensor->cols);
+	l->done += bytes;
 	if (l->config->progress)
 		l->config->progress(l->config->progress_self, "model", l->done, l->total);
+}
+
+/* Rows first .. first+count-1 of the stack, decoded or as they are stored. */
+static int read_stack(struct stack *s, size_t first, size_t count, void *out, bool stored)
+{
+	struct loading *l = s->loading;
+	char *to = out;
+	for (size_t i = 0; i < s->count && count; i++) {
+		const struct model_tensor *t = s->tensors[i];
+		if (first >= t->rows) {
+			first -= t->rows;
+			continue;
+		}
+		size_t rows = t->rows - first < count ? t->rows - first : count;
+		size_t row_bytes = stored_type_bytes(t->type, t->cols);
+		int rc = stored ? model_file_read_stored(l->file, t, first, rows, to, l->fault)
+				: model_file_read(l->file, t, first, rows, (float *)to, l->fault);
+		if (rc)
+			return rc;
+		advance(l, rows * row_bytes);
+		to += rows * (stored ? row_bytes : t->cols * sizeof(float));
+		count -= rows;
+		first = 0;
+	}
 	return 0;
 }
 
-static int find(struct loading *l, const char *name)
+static int read_rows(void *self, size_t first, size_t count, float *out)
 {
-	l->tensor = model_file_tensor(l->file, name);
-	if (!l->tensor)
-		return fault_set(l->fault, SAKIORI_EFORMAT, "the model has no tensor %s", name);
+	return read_stack(self, first, count, out, false);
+}
+
+static int read_stored(void *self, size_t first, size_t count, void *out)
+{
+	return read_stack(self, first, count, out, true);
+}
+
+static int find(struct loading *l, const char *name, const struct model_tensor **out)
+{
+	*out = model_file_tensor(l->file, name);
+	return *out ? 0 : fault_set(l->fault, SAKIORI_EFORMAT, "the model has no tensor %s", name);
+}
+
+/* The kind of blocks that all tensors of the stack share, if a device unpacks it. */
+static enum weight_blocks blocks_of(const struct stack *s)
+{
+	for (size_t i = 1; i < s->count; i++)
+		if (s->tensors[i]->type != s->tensors[0]->type)
+			return WEIGHT_BLOCKS_NONE;
+	switch (s->tensors[0]->type) {
+	case STORED_Q4_0:
+		return WEIGHT_BLOCKS_Q4_0;
+	case STORED_Q4_1:
+		return WEIGHT_BLOCKS_Q4_1;
+	case STORED_Q8_0:
+		return WEIGHT_BLOCKS_Q8_0;
+	default:
+		return WEIGHT_BLOCKS_NONE;
+	}
+}
+
+/* Values that the device makes by their rule are never read: what the progress lacks is made up for. */
+static int load_stack(
+	struct weights *w, struct stack *s, enum weight_storage storage, unsigned uses, struct weight **out)
+{
+	struct loading *l = s->loading;
+	struct weight_source source = {.fill = read_rows, .fill_stored = read_stored, .self = s};
+	struct model_random random;
+	const struct device_ops *ops = w->device->ops;
+	size_t done = l->done;
+	source.blocks = blocks_of(s);
+	if (storage == WEIGHT_STORED && source.blocks == WEIGHT_BLOCKS_NONE)
+		storage = WEIGHT_BF16;
+	if (model_file_random(l->file, s->tensors[0], &random) && random.first_element == 0) {
+		source.normals = random.normals;
+		source.seed = random.seed;
+		source.stream = random.stream;
+	}
+	*out = ops->weight_new(w->device, s->rows, s->cols, storage, uses, &source);
+	if (!*out) {
+		struct fault sticky = {0};
+		int rc = device_sync(w->device, &sticky);
+		/* The file's own sentence says more than the device's, where there is one. */
+		return l->fault && l->fault->code ? l->fault->code
+						  : fault_set(l->fault, rc ? rc : SAKIORI_EDEVICE, "%s: %s",
+							    s->tensors[0]->name, sticky.text);
+	}
+	for (size_t i = 0; i < s->count; i++)
+		done += stored_bytes(s->tensors[i]);
+	advance(l, done - l->done);
+	w->bytes += ops->weight_bytes(*out);
 	return 0;
 }
 
 static int load_matrix(struct weights *w, struct loading *l, const char *name, unsigned uses, struct weight **out)
 {
-	int rc = find(l, name);
+	struct stack s = {.loading = l, .count = 1};
+	int rc = find(l, name, &s.tensors[0]);
 	if (rc)
 		return rc;
-	const struct device_ops *ops = w->device->ops;
-	*out = ops->weight_new(w->device, l->tensor->rows, l->tensor->cols, l->config->storage, uses, read_rows, l);
-	if (!*out) {
-		struct fault sticky = {0};
-		rc = device_sync(w->device, &sticky);
-		/* The file's own sentence says more than the device's, where there is one. */
-		return l->fault && l->fault->code
-			       ? l->fault->code
-			       : fault_set(l->fault, rc ? rc : SAKIORI_EDEVICE, "%s: %s", name, sticky.text);
+	s.rows = s.tensors[0]->rows;
+	s.cols = s.tensors[0]->cols;
+	return load_stack(w, &s, l->config->storage == WEIGHT_F32 ? WEIGHT_F32 : WEIGHT_BF16, uses, out);
+}
+
+static int load_group(struct weights *w, struct loading *l, size_t layer, enum variants_group group, unsigned uses,
+	struct weight **out)
+{
+	enum lora_target first;
+	struct stack s = {.loading = l, .count = variants_targets(group, &first)};
+	for (size_t i = 0; i < s.count; i++) {
+		char name[128];
+		snprintf(name, sizeof name, "model.layers.%zu.%s.weight", layer, linear_names[first + i]);
+		int rc = find(l, name, &s.tensors[i]);
+		if (rc)
+			return rc;
+		s.rows += s.tensors[i]->rows;
+		s.cols = s.tensors[i]->cols;
 	}
-	w->bytes += ops->weight_bytes(*out);
-	return 0;
+	return load_stack(w, &s, l->config->storage, uses, out);
 }
 
 static int load_vector(struct weights *w, struct loading *l, const char *name, float **out)
 {
-	int rc = find(l, name);
+	struct stack s = {.loading = l, .count = 1};
+	int rc = find(l, name, &s.tensors[0]);
 	if (rc)
 		return rc;
-	size_t bytes = l->tensor->cols * sizeof(float);
+	size_t bytes = s.tensors[0]->cols * sizeof(float);
 	float *host = must_alloc(bytes);
-	rc = read_rows(l, 0, 1, host);
+	rc = read_rows(&s, 0, 1, host);
 	if (!rc) {
 		*out = w->device->ops->alloc(w->device, bytes);
 		w->device->ops->upload(w->device, *out, host, bytes);
@@ -98,10 +193,8 @@ static int load_block(struct weights *w, struct loading *l, size_t layer)
 	snprintf(name, sizeof name, "model.layers.%zu.post_attention_layernorm.weight", layer);
 	if (!rc)
 		rc = load_vector(w, l, name, &block->attention_norm);
-	for (size_t i = 0; i < LORA_TARGETS && !rc; i++) {
-		snprintf(name, sizeof name, "model.layers.%zu.%s.weight", layer, linear_names[i]);
-		rc = load_matrix(w, l, name, uses, &block->linear[i]);
-	}
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS && !rc; group++)
+		rc = load_group(w, l, layer, group, uses, &block->linear[group]);
 	return rc;
 }
 
@@ -154,7 +247,7 @@ void weights_free(struct weights *w)
 	const struct device_ops *ops = w->device->ops;
 	for (size_t layer = 0; layer < w->shape.layers; layer++) {
 		struct block_weights *block = &w->blocks[layer];
-		for (size_t i = 0; i < LORA_TARGETS; i++)
+		for (size_t i = 0; i < VARIANTS_GROUPS; i++)
 			ops->weight_free(w->device, block->linear[i]);
 		ops->release(w->device, block->input_norm);
 		ops->release(w->device, block->attention_norm);

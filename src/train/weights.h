@@ -12,9 +12,11 @@
 #include "compute/compute.h"
 #include "formats/model_file.h"
 #include "train/lora.h"
+#include "train/variants.h"
 
 struct block_weights {
-	struct weight *linear[LORA_TARGETS];
+	/* Linears that read the same input are one weight, one above the other: q, k, v; gate, up. */
+	struct weight *linear[VARIANTS_GROUPS];
 	float *input_norm;     /* (hidden), before attention */
 	float *attention_norm; /* (hidden), after attention, before the MLP */
 };
@@ -31,7 +33,9 @@ struct weights {
 };
 
 struct weights_config {
-	enum dtype storage;
+	/* Of the linears. Embedding and head are floats: bf16, or f32 under WEIGHT_F32; and so are linears whose stored
+	 * blocks are of no kind, or of several kinds, that a device unpacks. */
+	enum weight_storage storage;
 	bool backward; /* gradients will be taken: keep the transposed layouts too */
 	void (*progress)(
 		void *self, const char *what, size_t done, size_t total); /* "model", in bytes as read; may be NULL */
