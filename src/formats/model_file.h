@@ -40,7 +40,7 @@ struct model_tensor {
 
 struct model_file;
 
-/* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (smollm2-135m, smollm2-360m, smollm2-1.7b,
+/* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (tiny, smollm2-135m, smollm2-360m, smollm2-1.7b,
  * tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b, llama-2-7b, llama-3-8b, llama-3-70b: N(0, 0.02) in bf16, norms 1, for
  * benches; no tokenizer). All tensors the shape asks for
  * must be there in their sizes; any other tensor, rope scaling and every feature that this project would compute

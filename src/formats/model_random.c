@@ -12,8 +12,9 @@
 #define SEED 1
 #define DEVIATION 0.02f
 
-/* From each model's config.json. */
+/* From each model's config.json; but for the first, which is nobody's and runs anywhere in no time. */
 static const struct model_shape shapes[] = {
+	{"llama", "tiny", 64, 128, 5, 4, 2, 16, 512, 2048, 1e-5f, 10000.0f, true},
 	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true},
 	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true},
 	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true},
