@@ -261,17 +261,6 @@ static json_t *mode_json(const struct plan *p, enum memory_mode mode)
 		p->flops_again[mode], "bytes", bytes);
 }
 
-static json_t *orders_json(const struct plan *p)
-{
-	json_t *orders = json_object();
-	for (enum variants_group g = 0; g < VARIANTS_GROUPS; g++) {
-		char word[VARIANTS_WORD];
-		struct variants_choice c = variants_at(&p->variants, g, p->request.tokens, true);
-		json_object_set_new(orders, variants_group_name(g), json_string(variants_format(&c, word)));
-	}
-	return orders;
-}
-
 static void print_json(const struct plan *p)
 {
 	json_t *modes = json_array();
@@ -291,7 +280,7 @@ static void print_json(const struct plan *p)
 	json_object_set_new(
 		line, "peak_bytes", p->fits ? json_integer((json_int_t)p->modes[p->mode].device) : json_null());
 	json_object_set_new(line, "modes", modes);
-	json_object_set_new(line, "orders", orders_json(p));
+	json_object_set_new(line, "orders", engine_orders(&p->variants, p->request.tokens));
 	json_object_set_new(line, "update_bytes",
 		json_pack("{s:I, s:I}", "int8", (json_int_t)codec_payload_bytes(shared), "f32",
 			(json_int_t)codec_snapshot_bytes(shared)));
@@ -351,7 +340,7 @@ static void print_modes(const struct plan *p)
 
 static void print_table(const struct plan *p)
 {
-	char targets[32], one[SIZE_WORD], other[SIZE_WORD];
+	char targets[32], one[SIZE_WORD], other[SIZE_WORD], orders[VARIANTS_TEXT];
 	size_t shared = lora_shared_size(&p->layout);
 	lora_targets_format(p->layout.targets, targets);
 	printf("%s: %u layers, width %u, vocabulary %u, held as %s\n", p->options->model, p->shape->layers,
@@ -362,13 +351,7 @@ static void print_table(const struct plan *p)
 		p->limit ? size_word(p->limit, one) : "its memory is not known; --memory-limit sets it");
 	print_modes(p);
 	printf("%-22s %s: %s\n", "memory mode", p->fits ? memory_mode_name(p->mode) : "none", mode_reason(p));
-	printf("%-22s", "order of the products");
-	for (enum variants_group g = 0; g < VARIANTS_GROUPS; g++) {
-		char word[VARIANTS_WORD];
-		struct variants_choice c = variants_at(&p->variants, g, p->request.tokens, true);
-		printf("%s %s %s", g ? "," : "", variants_group_name(g), variants_format(&c, word));
-	}
-	printf(" (by %s)\n", variants_mode_name(p->variants.mode));
+	printf("%-22s %s\n", "order of the products", variants_describe(&p->variants, p->request.tokens, orders));
 	printf("%-22s %s to each neighbour (int8); a whole snapshot is %s (f32)\n", "a round sends",
 		size_word(codec_payload_bytes(shared), one), size_word(codec_snapshot_bytes(shared), other));
 }

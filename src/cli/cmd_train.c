@@ -137,20 +137,24 @@ static void show_start(const struct run *r)
 	const struct trainer *t = r->trainer;
 	const struct lora_layout *layout = trainer_layout(t);
 	uint8_t hash[HASH_SIZE];
-	char fingerprint[HASH_HEX_SIZE];
+	char fingerprint[HASH_HEX_SIZE], orders[VARIANTS_TEXT];
 	trainer_fingerprint(t, hash);
 	hex_encode(hash, HASH_SIZE, fingerprint);
 	if (r->options->json) {
-		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "event", "start", "step",
-			(json_int_t)trainer_step_number(t), "steps", (json_int_t)trainer_config(t)->total_steps, "rows",
-			(json_int_t)trainer_rows(t), "eval_rows", (json_int_t)trainer_eval_rows(t), "truncated_rows",
-			(json_int_t)trainer_truncated_rows(t), "parameters", (json_int_t)layout->size, "memory_bytes",
-			(json_int_t)trainer_memory_bytes(t), "base_fingerprint", fingerprint));
+		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:o}", "event", "start",
+			"step", (json_int_t)trainer_step_number(t), "steps", (json_int_t)trainer_config(t)->total_steps,
+			"rows", (json_int_t)trainer_rows(t), "eval_rows", (json_int_t)trainer_eval_rows(t),
+			"truncated_rows", (json_int_t)trainer_truncated_rows(t), "parameters", (json_int_t)layout->size,
+			"memory_bytes", (json_int_t)trainer_memory_bytes(t), "base_fingerprint", fingerprint, "memory",
+			memory_mode_name(trainer_config(t)->memory), "orders",
+			engine_orders(trainer_variants(t), trainer_pass_tokens(t))));
 		return;
 	}
 	cli_progress_end();
 	printf("model %.16s, %" PRIu64 " rows (%" PRIu64 " truncated), %zu adapter parameters, %.2f GiB\n", fingerprint,
 		trainer_rows(t), trainer_truncated_rows(t), layout->size, (double)trainer_memory_bytes(t) / 0x1p30);
+	printf("memory mode %s; order of the adapter's products: %s\n", memory_mode_name(trainer_config(t)->memory),
+		variants_describe(trainer_variants(t), trainer_pass_tokens(t), orders));
 	if (trainer_step_number(t))
 		printf("resuming after step %" PRIu64 "\n", trainer_step_number(t));
 	fflush(stdout);

@@ -51,6 +51,17 @@ const char *engine_cache(void)
 	return path;
 }
 
+json_t *engine_orders(const struct variants *v, size_t tokens)
+{
+	json_t *orders = json_object();
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++) {
+		char word[VARIANTS_WORD];
+		struct variants_choice c = variants_at(v, group, tokens, true);
+		json_object_set_new(orders, variants_group_name(group), json_string(variants_format(&c, word)));
+	}
+	return orders;
+}
+
 int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f)
 {
 	if (strcmp(word, "truncate") == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the commands that load a model share: reading their words, and showing how far loading is. Main thread only. */
 #pragma once
+#include <jansson.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -18,6 +19,9 @@ int engine_check(struct trainer_config *config, struct fault *f);
 
 /* Where measurements of a device are kept from run to run: $XDG_CACHE_HOME/sakiori, else ~/.cache/sakiori; NULL without a home. */
 const char *engine_cache(void);
+
+/* The order of the adapter's products, group by group, for micro-batches of so many tokens: a new object. */
+json_t *engine_orders(const struct variants *v, size_t tokens);
 
 /* For `progress` of trainer_config and generator_config. */
 void engine_show_loading(void *unused, const char *what, size_t done, size_t total);

@@ -63,6 +63,10 @@ static int engine_open(void *self, struct worker_progress *progress, struct faul
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"this adapter shares only a part of itself, which sites cannot do yet");
 	}
+	char orders[VARIANTS_TEXT];
+	log_info("training_planned", "device=%s memory=%s tokens_at_once=%zu orders=\"%s\"", e->device,
+		memory_mode_name(trainer_config(t)->memory), trainer_pass_tokens(t),
+		variants_describe(trainer_variants(t), trainer_pass_tokens(t), orders));
 	e->vector = must_alloc(layout->size * sizeof(float));
 	atomic_store(&e->trainer, t);
 	return 0;

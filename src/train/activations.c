@@ -144,14 +144,6 @@ static void place_batch(struct activations *a, const struct walk *w)
 	}
 }
 
-static size_t most_ranks(const struct lora_layout *layout)
-{
-	size_t most = 0;
-	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
-		most = larger(most, variants_ranks(layout, group));
-	return most;
-}
-
 static void place_all(struct activations *a, const struct walk *w)
 {
 	const struct model_shape *shape = w->shape;
@@ -168,7 +160,7 @@ static void place_all(struct activations *a, const struct walk *w)
 	a->h = take(a, n * larger(shape->intermediate, qkv_of(shape)), w->act);
 	if (a->use == ACTIVATIONS_TRAIN) {
 		a->d_residual = take(a, n * shape->hidden, w->act);
-		a->ds = take(a, n * most_ranks(w->layout), w->act);
+		a->ds = take(a, n * variants_ranks(w->layout, VARIANTS_DOWN), w->act);
 	}
 	place_batch(a, w);
 	a->parts.shared = a->bytes - a->parts.kept;

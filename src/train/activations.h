@@ -64,7 +64,7 @@ struct activations {
 			     * normed, and of what attention put out */
 	void *h;     /* (N, ffn): silu(gate) * up; backward: first its gradient, then the gradients of q, k, v */
 	void *d_residual;       /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
-	void *ds;               /* (N, ranks): scale * dy B */
+	void *ds;               /* (N, ranks of the MLP's last linear): its scale * dy B */
 	uint32_t *ids;          /* (N) */
 	uint32_t *positions_of; /* (N): place of each token in its row */
 	uint32_t *row_offsets;  /* (N + 1) */

@@ -62,7 +62,7 @@ static struct lora_linear describe(const struct model *m, const struct pass *p, 
 	linear.forward = choice.forward;
 	linear.backward = choice.backward;
 	linear.s = choice.s ? m->activations.layers[layer].s[group] : NULL;
-	linear.ds = m->activations.ds;
+	linear.ds = group == VARIANTS_DOWN ? m->activations.ds : NULL; /* for lora_gradient_a */
 	return linear;
 }
 

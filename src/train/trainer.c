@@ -147,7 +147,8 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.rows = c->batch_rows,
 		.threads = t->device->threads,
 		.mode = c->memory,
-		.merged = c->variants == VARIANTS_TIMED_MERGED,
+		.merged = c->variants == VARIANTS_TIMED_MERGED ||
+			  (c->variants != VARIANTS_FIXED && c->base_dtype == TRAINER_F32),
 	};
 	t->device->ops->memory(t->device, &memory);
 	return memory_choose(&request, memory.free, 0, &c->memory, &breakdown, f);
@@ -176,7 +177,7 @@ static int open_activations(struct trainer *t, struct fault *f)
 		.keep_s = true,
 		.cache = c->cache,
 		.scratch = t->model.activations.memory,
-		.scratch_bytes = t->model.activations.parts.kept,
+		.scratch_bytes = (size_t)((char *)t->model.activations.ids - (char *)t->model.activations.memory),
 	};
 	for (size_t group = 0; group < VARIANTS_GROUPS; group++)
 		orders.weight[group] = t->weights.blocks[0].linear[group];
@@ -526,6 +527,16 @@ int trainer_device_check(struct trainer *t, struct fault *f)
 void trainer_device_memory(struct trainer *t, struct device_memory *out)
 {
 	t->device->ops->memory(t->device, out);
+}
+
+const struct variants *trainer_variants(const struct trainer *t)
+{
+	return &t->variants;
+}
+
+size_t trainer_pass_tokens(const struct trainer *t)
+{
+	return t->model.activations.tokens;
 }
 
 const struct model_shape *trainer_shape(const struct trainer *t)

@@ -157,6 +157,10 @@ void trainer_bytes(const struct trainer *t, struct trainer_bytes *out);
 int trainer_device_check(struct trainer *t, struct fault *f);
 /* What the device itself counts, working space of the backend included. */
 void trainer_device_memory(struct trainer *t, struct device_memory *out);
+/* The orders of the adapter's products, for variants_at; of a trainer opened with training rows. */
+const struct variants *trainer_variants(const struct trainer *t);
+/* Tokens of the largest micro-batch that memory was planned for. */
+size_t trainer_pass_tokens(const struct trainer *t);
 /* Of the base model. */
 const struct model_shape *trainer_shape(const struct trainer *t);
 

@@ -98,6 +98,12 @@ int trainer_config_check(struct trainer_config *c, struct fault *f)
 		return fault_set(f, SAKIORI_EINVAL, "weight decay must be 0 to 1, clipping 0 or more, epsilon above 0");
 	if (!(c->beta1 >= 0 && c->beta1 < 1) || !(c->beta2 >= 0 && c->beta2 < 1))
 		return fault_set(f, SAKIORI_EINVAL, "the moments' decays must be 0 or more and below 1");
+	if (c->deterministic && (c->variants == VARIANTS_TIMED || c->variants == VARIANTS_TIMED_MERGED))
+		return fault_set(f, SAKIORI_EINVAL,
+			"variants %s follow from a measurement, which differs from run to run: a deterministic run "
+			"takes fixed "
+			"or cost",
+			variants_mode_name(c->variants));
 	if (c->alpha == 0)
 		c->alpha = 2 * (float)c->rank;
 	return lora_check(c->rank, c->alpha, c->targets, f);

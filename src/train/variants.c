@@ -406,3 +406,16 @@ char *variants_format(const struct variants_choice *c, char out[static VARIANTS_
 		c->s ? " with s" : "");
 	return out;
 }
+
+char *variants_describe(const struct variants *v, size_t tokens, char out[static VARIANTS_TEXT])
+{
+	size_t n = 0;
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++) {
+		char word[VARIANTS_WORD];
+		struct variants_choice c = variants_at(v, group, tokens, true);
+		n += (size_t)snprintf(
+			out + n, VARIANTS_TEXT - n, "%s %s, ", groups[group].name, variants_format(&c, word));
+	}
+	snprintf(out + n, VARIANTS_TEXT - n, "%s%s", v->mode == VARIANTS_FIXED ? "" : "by ", mode_names[v->mode]);
+	return out;
+}

@@ -131,6 +131,10 @@ struct variants_choice variants_at(const struct variants *v, enum variants_group
 #define VARIANTS_WORD 24
 char *variants_format(const struct variants_choice *c, char out[static VARIANTS_WORD]);
 
+/* The choices for micro-batches of so many tokens: "qkv F1 B1 with s, o ..., by cost". */
+#define VARIANTS_TEXT 160
+char *variants_describe(const struct variants *v, size_t tokens, char out[static VARIANTS_TEXT]);
+
 /* ---- measuring (variants_timed.c) ---- */
 
 /* Median seconds of one forward and one backward of this group on the device. scratch as in variants_config; what it lacks is allocated and
