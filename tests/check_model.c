@@ -350,7 +350,7 @@ static double second_of_two(struct device *d, const struct weights *weights, con
 	enum memory_mode mode, float **gradient)
 {
 	enum { TOKENS = 24 };
-	static const uint32_t offsets[2][4] = {{0, 9, 10, TOKENS}, {0, 1, 17, TOKENS}};
+	static uint32_t offsets[2][4] = {{0, 9, 10, TOKENS}, {0, 1, 17, TOKENS}};
 	struct model_options options = {
 		.use = ACTIVATIONS_TRAIN, .memory = mode, .micro_tokens = TOKENS, .positions = TOKENS};
 	struct model model;
