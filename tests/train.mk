@@ -4,6 +4,7 @@ check_PROGRAMS += \
 	tests/check_lora \
 	tests/check_optim \
 	tests/check_variants \
+	tests/check_orders \
 	tests/check_checkpoint \
 	tests/check_model \
 	tests/check_trainer \
@@ -17,6 +18,10 @@ tests_check_optim_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
 tests_check_variants_SOURCES = tests/check_variants.c
 tests_check_variants_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_variants_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
+tests_check_orders_SOURCES = tests/check_orders.c
+tests_check_orders_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_orders_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=gemm_tokens,--wrap=gemm_over_tokens
+tests_check_orders_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
 tests_check_checkpoint_SOURCES = tests/check_checkpoint.c
 tests_check_checkpoint_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_checkpoint_LDADD = libtrain.a $(FORMATS_LIBS) $(CHECK_LIBS)
