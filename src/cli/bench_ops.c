@@ -457,16 +457,16 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"json", CLI_FLAG, &o->json, NULL, "one JSON object a line: operation, step"},
 		{0},
 	};
-	int code = cli_parse(argc, argv, "ops --model FILE [OPTION]...", table, 0, NULL);
+	int code = cli_parse(argc, argv, "--model FILE [OPTION]...", table, 0, NULL);
 	if (code != CLI_CONTINUE)
 		return code;
 	if (!o->model)
-		return cli_usage("bench", "--model is missing");
+		return cli_usage(argv[0], "--model is missing");
 	if (o->batch < 1 || o->seq < 2 || o->batch > 1 << 20 || o->seq > 1 << 20 || o->batch * o->seq > 1 << 20)
 		return cli_usage(
 			"bench", "--batch times --seq: expected rows of at least 2 tokens, at most %d", 1 << 20);
 	if (o->rank < 1 || o->rank > LORA_MAX_RANK)
-		return cli_usage("bench", "--rank: expected 1 to %d", LORA_MAX_RANK);
+		return cli_usage(argv[0], "--rank: expected 1 to %d", LORA_MAX_RANK);
 	return CLI_CONTINUE;
 }
 

@@ -51,13 +51,13 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"json", CLI_FLAG, &o->json, NULL, "print one JSON object"},
 		{0},
 	};
-	int code = cli_parse(argc, argv, "train --model FILE [OPTION]...", table, 0, NULL);
+	int code = cli_parse(argc, argv, "--model FILE [OPTION]...", table, 0, NULL);
 	if (code != CLI_CONTINUE)
 		return code;
 	if (!o->model)
-		return cli_usage("bench", "--model is missing");
+		return cli_usage(argv[0], "--model is missing");
 	if (o->steps < 1 || o->steps > 100000 || o->warmup > 100000)
-		return cli_usage("bench", "expected 1 to 100000 steps, at most 100000 before them");
+		return cli_usage(argv[0], "expected 1 to 100000 steps, at most 100000 before them");
 	return CLI_CONTINUE;
 }
 

@@ -41,7 +41,7 @@ static int read_options(int argc, char **argv, struct options *o)
 	if (code != CLI_CONTINUE)
 		return code;
 	if (o->tokens < 1 || o->tokens > 1 << 20)
-		return cli_usage("bench", "--tokens: expected 1 to %d", 1 << 20);
+		return cli_usage(argv[0], "--tokens: expected 1 to %d", 1 << 20);
 	return CLI_CONTINUE;
 }
 

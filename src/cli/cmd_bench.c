@@ -30,8 +30,12 @@ int cmd_bench(int argc, char **argv)
 		return argc < 2 ? EXIT_CODE_USAGE : EXIT_CODE_OK;
 	}
 	for (const struct cli_command *b = benches; b->name != NULL; b++)
-		if (strcmp(argv[1], b->name) == 0)
+		if (strcmp(argv[1], b->name) == 0) {
+			char name[32]; /* what its messages call it */
+			snprintf(name, sizeof name, "bench %s", b->name);
+			argv[1] = name;
 			return b->run(argc - 1, argv + 1);
+		}
 	const char *near = cli_nearest(argv[1], next_bench, NULL);
 	return cli_usage("bench", "unknown bench '%.60s'; %s%s", argv[1],
 		near != NULL ? "the nearest known one is " : "there are train, ops and variants",
