@@ -34,7 +34,8 @@ void lora_skinny_gradient_a(const struct lora_call *call);
 struct token_sums {
 	size_t n;
 	unsigned ranks, parts;
-	unsigned rank[LORA_PARTS_MAX], blocks[LORA_PARTS_MAX];
+	unsigned rank[LORA_PARTS_MAX], at[LORA_PARTS_MAX]; /* at: of the part's ranks in out */
+	unsigned blocks[LORA_PARTS_MAX];
 	const float *partial[LORA_PARTS_MAX]; /* (blocks, n, rank) */
 	float scale;
 	__nv_bfloat16 *out;

@@ -2,6 +2,7 @@
 /* An adapter's products where one side is a few ranks wide. They do almost no arithmetic: what counts is that each wide matrix is read or written
  * once, at the memory's rate. bf16 operands on the tensor cores (mma.sync, sm_80 and later), f32 sums in a fixed order: where
  * several blocks share a sum, each leaves its own partial sum and a second kernel adds them up. */
+#include "gpu/elementwise.cuh"
 #include "gpu/lora.cuh"
 #include "gpu/mma.cuh"
 
@@ -18,7 +19,7 @@ bool lora_skinny_takes(const struct lora_call *call, const void *out)
 	size_t sizes = call->cols;
 	for (size_t i = 0; i < l->parts; i++) {
 		sizes |= l->part[i].rows | l->part[i].rank;
-		if (l->part[i].rank > RANK_MAX || (uintptr_t)l->part[i].b % 8)
+		if (l->part[i].rank > RANK_MAX || (uintptr_t)l->part[i].a % 16 || (uintptr_t)l->part[i].b % 8)
 			return false;
 	}
 	/* The first product's tiles of A grow with the ranks. */
@@ -31,53 +32,60 @@ bool lora_skinny_takes(const struct lora_call *call, const void *out)
 
 struct factor_args {
 	const float *a[LORA_PARTS_MAX];
-	unsigned rank[LORA_PARTS_MAX];
-	unsigned parts, ranks;
+	unsigned rank[LORA_PARTS_MAX], at[LORA_PARTS_MAX];
+	unsigned ranks;
 	size_t cols;
 };
 
-__device__ __forceinline__ const float *factor_row(const struct factor_args &f, unsigned r)
+/* The parts' A one above the other, (ranks, cols). Grid: (blocks, parts); a thread makes 8 columns of a rank. */
+__global__ void factor_a(const __grid_constant__ struct factor_args f, bf16 *out)
 {
-	unsigned part = 0;
-	while (r >= f.rank[part])
-		r -= f.rank[part++];
-	return f.a[part] + r * f.cols;
+	const float *from = f.a[blockIdx.y];
+	const size_t all = f.rank[blockIdx.y] * f.cols;
+	out += f.at[blockIdx.y] * f.cols;
+	for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < all;
+		i += (size_t)gridDim.x * blockDim.x * 8) {
+		float v[8];
+		load_floats<8>(v, from + i);
+		store_8(out + i, v);
+	}
 }
 
-/* The parts' A one above the other, (ranks, cols), or that transposed. A thread makes 8 ranks of a column. */
-template <bool transposed> __global__ void factor_a(struct factor_args f, bf16 *out)
+/* The same transposed, (cols, ranks). A thread makes 8 ranks of a column. */
+__global__ void factor_a_transposed(const __grid_constant__ struct factor_args f, bf16 *out)
 {
-	const size_t all = f.cols * (f.ranks / 8);
+	const float *from = f.a[blockIdx.y];
+	const size_t all = f.rank[blockIdx.y] / 8 * f.cols;
 	for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (size_t)gridDim.x * blockDim.x) {
-		size_t col = i % f.cols;
-		unsigned first = (unsigned)(i / f.cols) * 8;
-		const float *row = factor_row(f, first); /* ranks come in eights */
-		act_vector<bf16> v;
+		size_t col = i % f.cols, first = i / f.cols * 8;
+		float v[8];
+#pragma unroll
 		for (unsigned r = 0; r < 8; r++)
-			v.at[r] = __float2bfloat16_rn(row[r * f.cols + col]);
-		if (transposed)
-			*(act_vector<bf16> *)(out + col * f.ranks + first) = v;
-		for (unsigned r = 0; r < 8 && !transposed; r++)
-			out[(first + r) * f.cols + col] = v.at[r];
+			v[r] = from[(first + r) * f.cols + col];
+		store_8(out + col * f.ranks + f.at[blockIdx.y] + first, v);
 	}
 }
 
 static bf16 *factors(const struct lora_call *call, bool transposed)
 {
 	struct cuda_device *c = call->c;
-	struct factor_args f = {.parts = (unsigned)call->l->parts, .ranks = (unsigned)call->ranks, .cols = call->cols};
+	struct factor_args f = {.ranks = (unsigned)call->ranks, .cols = call->cols};
+	unsigned at = 0, most = 0;
 	for (size_t i = 0; i < call->l->parts; i++) {
 		f.a[i] = call->l->part[i].a;
 		f.rank[i] = (unsigned)call->l->part[i].rank;
+		f.at[i] = at;
+		at += f.rank[i];
+		most = f.rank[i] > most ? f.rank[i] : most;
 	}
 	bf16 *out = (bf16 *)cuda_scratch(c, SCRATCH_LORA_A, call->ranks * call->cols * sizeof *out);
 	if (!out)
 		return NULL;
-	unsigned blocks = cuda_blocks(c, call->cols * call->ranks / 8, 256);
+	dim3 blocks(cuda_blocks(c, call->cols * most / 8, 256), (unsigned)call->l->parts);
 	if (transposed)
-		factor_a<true><<<blocks, 256, 0, c->stream>>>(f, out);
+		factor_a_transposed<<<blocks, 256, 0, c->stream>>>(f, out);
 	else
-		factor_a<false><<<blocks, 256, 0, c->stream>>>(f, out);
+		factor_a<<<blocks, 256, 0, c->stream>>>(f, out);
 	return cuda_launched(c, "adapter factors") ? out : NULL;
 }
 
@@ -119,7 +127,7 @@ __device__ __forceinline__ void down_load(const struct down_args &d, unsigned ch
 }
 
 /* Grid: (blocks of 128 tokens, splits of the columns). A warp sums 16 tokens by 8 NT ranks. Reads x once and A once a block, from L2. */
-template <int NT> __global__ void __launch_bounds__(256) lora_down(struct down_args d)
+template <int NT> __global__ void __launch_bounds__(256) lora_down(const __grid_constant__ struct down_args d)
 {
 	extern __shared__ __align__(128) unsigned char shared[];
 	const unsigned stage_bytes = (DOWN_TOKENS + NT * 8) * 128;
@@ -169,31 +177,29 @@ template <int NT> __global__ void __launch_bounds__(256) lora_down(struct down_a
 
 /* ---- the second stage of sums over columns ---- */
 
-__global__ void sum_token_partials(struct token_sums t)
+/* Grid: (blocks, parts); a thread sums two ranks of a token. */
+__global__ void sum_token_partials(const __grid_constant__ struct token_sums t)
 {
-	const size_t all = t.n * (t.ranks / 2);
+	const unsigned part = blockIdx.y, rank = t.rank[part], halves = rank / 2;
+	const float *partial = t.partial[part];
+	const size_t all = t.n * halves, step = t.n * rank;
 	for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (size_t)gridDim.x * blockDim.x) {
-		size_t token = i / (t.ranks / 2);
-		unsigned at = (unsigned)(i % (t.ranks / 2)) * 2, part = 0, r = at;
-		while (r >= t.rank[part])
-			r -= t.rank[part++];
-		const float *p = t.partial[part] + token * t.rank[part] + r;
-		const size_t step = t.n * t.rank[part];
 		float2 sum = make_float2(0, 0);
 #pragma unroll 8
 		for (unsigned b = 0; b < t.blocks[part]; b++) {
-			float2 v = *(const float2 *)(p + b * step);
+			float2 v = *(const float2 *)(partial + b * step + i * 2);
 			sum.x += v.x;
 			sum.y += v.y;
 		}
-		sum = make_float2(sum.x * t.scale, sum.y * t.scale);
-		*(__nv_bfloat162 *)(t.out + token * t.ranks + at) = __float22bfloat162_rn(sum);
+		bf16 *out = t.out + i / halves * t.ranks + t.at[part] + i % halves * 2;
+		*(__nv_bfloat162 *)out = __floats2bfloat162_rn(sum.x * t.scale, sum.y * t.scale);
 	}
 }
 
 void lora_skinny_sum_tokens(struct cuda_device *c, const struct token_sums *t)
 {
-	sum_token_partials<<<cuda_blocks(c, t->n * t->ranks / 2, 256), 256, 0, c->stream>>>(*t);
+	dim3 blocks(cuda_blocks(c, t->n * t->ranks / 2, 256), t->parts);
+	sum_token_partials<<<blocks, 256, 0, c->stream>>>(*t);
 	cuda_launched(c, "an adapter's sums over columns");
 }
 
@@ -289,7 +295,8 @@ __device__ __forceinline__ uint32_t pair(const bf16 *p)
 
 /* Grid: (blocks of 16 MT tokens, blocks of 512 columns of the parts), 4 warps, each of which makes 32 columns at a time: four products of 8
  * columns, dealt out so that a lane ends up with 8 columns in a row and writes 16 bytes. KS: steps of 16 ranks. */
-template <int KS, int MT, bool ADD, typename F> __global__ void __launch_bounds__(128) lora_wide(struct wide_args w)
+template <int KS, int MT, bool ADD, typename F>
+__global__ void __launch_bounds__(128) lora_wide(const __grid_constant__ struct wide_args w)
 {
 	const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	unsigned part = 0;
@@ -327,6 +334,10 @@ template <int KS, int MT, bool ADD, typename F> __global__ void __launch_bounds_
 				}
 		}
 		const size_t col = first + lane % 4 * 8;
+		float bias[8];
+#pragma unroll
+		for (unsigned i = 0; i < 8; i++)
+			bias[i] = w.bias && col < width ? w.bias[w.out_at[part] + col + i] : 0;
 #pragma unroll
 		for (unsigned m = 0; m < MT; m++) {
 			float sum[4][4] = {};
@@ -340,21 +351,14 @@ template <int KS, int MT, bool ADD, typename F> __global__ void __launch_bounds_
 				size_t row = token + m * 16 + half * 8;
 				if (row >= w.n || col >= width)
 					continue;
-				act_vector<bf16> *at =
-					(act_vector<bf16> *)(w.out + row * w.out_row + w.out_at[part] + col);
-				act_vector<bf16> v;
+				bf16 *at = w.out + row * w.out_row + w.out_at[part] + col;
+				float value[8], before[8] = {};
 				if (ADD)
-					v = *at;
+					load_floats<8>(before, at);
 #pragma unroll
-				for (unsigned i = 0; i < 8; i++) {
-					float value = w.scale * sum[i / 2][half * 2 + i % 2];
-					if (ADD)
-						value += act_load(v.at[i]);
-					if (w.bias)
-						value += w.bias[w.out_at[part] + col + i];
-					v.at[i] = act_store<bf16>(value);
-				}
-				*at = v;
+				for (unsigned i = 0; i < 8; i++)
+					value[i] = w.scale * sum[i / 2][half * 2 + i % 2] + before[i] + bias[i];
+				store_8(at, value);
 			}
 		}
 	}

@@ -195,7 +195,8 @@ __device__ __forceinline__ void tall_store(
 
 /* Grid: (blocks of 64 columns a warp, of all parts; splits of the tokens). The block walks its tokens 32 at a time; a warp keeps the sums of its
  * 64 columns in registers. Reads wide once; writes 4 rank bytes a column and split, and with DS 4 rank bytes a token and block. */
-template <int NT, bool DS> __global__ void __launch_bounds__(WARPS_MAX * 32) lora_tall(struct tall_args t)
+template <int NT, bool DS>
+__global__ void __launch_bounds__(WARPS_MAX * 32) lora_tall(const __grid_constant__ struct tall_args t)
 {
 	extern __shared__ __align__(128) unsigned char shared[];
 	struct tall_place p = {.part = 0, .lane = threadIdx.x % 32, .warp = threadIdx.x / 32, .warps = blockDim.x / 32};
@@ -249,7 +250,7 @@ struct gradient_sums {
 };
 
 /* Grid: (blocks, parts). */
-__global__ void sum_gradient_partials(struct gradient_sums g)
+__global__ void sum_gradient_partials(const __grid_constant__ struct gradient_sums g)
 {
 	const unsigned part = blockIdx.y;
 	if (!g.out[part])
@@ -333,7 +334,7 @@ void lora_skinny_ds(const struct lora_call *call)
 	for (size_t i = 0, row = 0, at = 0; i < l->parts; i++) {
 		const struct lora_part *p = &l->part[i];
 		t.rank[i] = sums.rank[i] = (unsigned)p->rank;
-		t.z_at[i] = (unsigned)at;
+		t.z_at[i] = sums.at[i] = (unsigned)at;
 		t.width[i] = p->rows;
 		t.at[i] = row;
 		t.b[i] = p->b;

@@ -55,3 +55,15 @@ __device__ __forceinline__ void multiply_add(float sum[4], const uint32_t left[4
 		     : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
 		     : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
+
+/* 8 floats rounded to bf16, in one 16-byte access. */
+__device__ __forceinline__ void store_8(__nv_bfloat16 *to, const float x[8])
+{
+	uint32_t packed[4];
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+		packed[i] = *(uint32_t *)&two;
+	}
+	*(uint4 *)to = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+}
