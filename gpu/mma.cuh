@@ -65,5 +65,8 @@ __device__ __forceinline__ void store_8(__nv_bfloat16 *to, const float x[8])
 		__nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
 		packed[i] = *(uint32_t *)&two;
 	}
-	*(uint4 *)to = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+	/* The compiler takes a plain store of uint4 apart where nothing else shows it the alignment. */
+	asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(to)), "r"(packed[0]),
+		     "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
+		     : "memory");
 }
