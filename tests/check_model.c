@@ -403,7 +403,9 @@ START_TEST(what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient)
 	double expected = second_of_two(d, &weights, &layout, MEMORY_KEEP, &kept);
 	for (enum memory_mode mode = MEMORY_SELECTIVE; mode < MEMORY_MODES; mode++) {
 		ck_assert_double_eq(second_of_two(d, &weights, &layout, mode, &again), expected);
-		ck_assert_mem_eq(again, kept, layout.size * sizeof *kept);
+		for (size_t i = 0; i < layout.size; i++)
+			ck_assert_msg(again[i] == kept[i], "mode %s: value %zu of %zu is %a, not %a",
+				memory_mode_name(mode), i, layout.size, (double)again[i], (double)kept[i]);
 		free(again);
 	}
 	free(kept);

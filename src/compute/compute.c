@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compute/cpu/cpu.h"
@@ -29,10 +30,12 @@ void device_fail(struct device *d, int code, const char *format, ...)
 	d->fault.code = code;
 }
 
-/* The module stays loaded for the life of the process: its devices' code lies in it. */
+/* The module of the build tree is tested through the environment. It stays loaded for the life of the process: its devices' code lies in it. */
 static int open_module(const struct device_config *config, struct device **out, struct fault *f)
 {
-	static const char path[] = PKGLIBDIR "/sakiori-cuda.so";
+	const char *path = secure_getenv("SAKIORI_CUDA_MODULE");
+	if (!path)
+		path = PKGLIBDIR "/sakiori-cuda.so";
 	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!module)
 		return fault_set(f, SAKIORI_EDEVICE,

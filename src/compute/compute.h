@@ -49,7 +49,8 @@ struct device_config {
  * own DEVICE_ABI with SAKIORI_EMISMATCH. On success *out is closed with device_close(). */
 typedef int sakiori_backend(uint32_t abi, const struct device_config *config, struct device **out, struct fault *f);
 
-/* Opens a device. "cpu" is built in; "cuda[:N]" loads sakiori-cuda.so from the package's library folder. A device that is not there
+/* Opens a device. "cpu" is built in; "cuda[:N]" loads sakiori-cuda.so from the package's library folder, or the
+ * module that the environment variable SAKIORI_CUDA_MODULE names. A device that is not there
  * is refused (SAKIORI_EDEVICE); nothing ever falls back to another device. bf16 on a CPU without it: SAKIORI_EUNSUPPORTED.
  * Opening the CPU is cheap (no library is started before the first product), so a codec may open one for itself. */
 int device_open(const struct device_config *config, struct device **out, struct fault *f);

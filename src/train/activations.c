@@ -54,21 +54,24 @@ static void place_inner(struct activations *a, const struct walk *w, struct save
 	saved->attended = take(a, n * query_of(w->shape), w->act);
 	saved->log_sum_exp = take(a, n * w->shape->heads, sizeof(float));
 	saved->middle = take(a, n * w->shape->hidden, w->act);
-	static const enum variants_group groups[] = {VARIANTS_QKV, VARIANTS_O, VARIANTS_DOWN};
-	for (size_t i = 0; a->use == ACTIVATIONS_TRAIN && i < 3; i++)
+	static const enum variants_group groups[] = {VARIANTS_QKV, VARIANTS_O};
+	for (size_t i = 0; a->use == ACTIVATIONS_TRAIN && i < 2; i++)
 		saved->s[groups[i]] = take(a, n * variants_ranks(w->layout, groups[i]), w->act);
 }
 
-static void place_residual(struct activations *a, const struct walk *w, struct saved *saved)
+/* What no mode computes again: the last product of a layer is none of its backward's. */
+static void place_ends(struct activations *a, const struct walk *w, struct saved *saved)
 {
 	saved->residual = take(a, a->tokens * w->shape->hidden, w->act);
+	if (a->use == ACTIVATIONS_TRAIN)
+		saved->s[VARIANTS_DOWN] = take(a, a->tokens * variants_ranks(w->layout, VARIANTS_DOWN), w->act);
 }
 
 /* Layers that share all, and keep only keys and values when they generate. */
 static void place_shared_layers(struct activations *a, const struct walk *w)
 {
 	struct saved first = {0};
-	place_residual(a, w, &first);
+	place_ends(a, w, &first);
 	place_inner(a, w, &first);
 	place_gate_up(a, w, &first);
 	for (size_t layer = 0; layer < w->layers; layer++) {
@@ -90,7 +93,6 @@ static void share(struct saved *to, const struct saved *from, bool inner)
 	to->middle = from->middle;
 	to->s[VARIANTS_QKV] = from->s[VARIANTS_QKV];
 	to->s[VARIANTS_O] = from->s[VARIANTS_O];
-	to->s[VARIANTS_DOWN] = from->s[VARIANTS_DOWN];
 }
 
 static void place_trained_layers(struct activations *a, const struct walk *w)
@@ -100,7 +102,7 @@ static void place_trained_layers(struct activations *a, const struct walk *w)
 	       own = a->mode == MEMORY_OFFLOAD && w->layers > ACTIVATIONS_TURNS ? ACTIVATIONS_TURNS : w->layers;
 	for (size_t layer = 0; layer < own; layer++) {
 		struct saved *saved = &a->layers[layer];
-		place_residual(a, w, saved);
+		place_ends(a, w, saved);
 		if (a->mode != MEMORY_BLOCKS)
 			place_inner(a, w, saved);
 		if (a->mode == MEMORY_KEEP)

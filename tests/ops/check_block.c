@@ -144,38 +144,47 @@ static double gated_loss(void *self)
 
 START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 {
-	enum { N = 331 };
+	enum { TOKENS = 3, WIDTH = 111, N = TOKENS * WIDTH };
 	struct device *d = fixture_open(fixture_types[_i], 0);
 	struct gated p = {.n = N, .gate = fixture_doubles(N), .up = fixture_doubles(N), .dh = fixture_doubles(N)};
 	for (int i = 0; i < N; i++)
 		p.gate[i] = (i - N / 2) * 0.0625;
 	p.gate[0] = -1000;
 	p.gate[N - 1] = 1000;
-	void *gate = fixture_act_from(d, p.gate, N), *up = fixture_act(d, 2, N, p.up), *dh = fixture_act(d, 3, N, p.dh);
-	void *h = d->ops->alloc(d, N * d->act_size), *again = d->ops->alloc(d, N * d->act_size);
-	double *read = fixture_read(d, gate, N), expected[N];
-	memcpy(p.gate, read, N * sizeof *read);
+	/* three tokens' gates and ups, side by side */
+	double *both = fixture_doubles(2 * N), *expected = fixture_doubles(2 * N), *h_expected = fixture_doubles(N);
+	void *dh = fixture_act(d, 3, N, p.dh), *up = fixture_act(d, 2, N, p.up);
+	for (int i = 0; i < N; i++) {
+		both[i / WIDTH * 2 * WIDTH + i % WIDTH] = p.gate[i];
+		both[i / WIDTH * 2 * WIDTH + WIDTH + i % WIDTH] = p.up[i];
+	}
+	void *gate_up = fixture_act_from(d, both, 2 * N), *again = fixture_act_from(d, both, 2 * N);
+	double *read = fixture_read(d, gate_up, 2 * N);
+	for (int i = 0; i < N; i++)
+		p.gate[i] = read[i / WIDTH * 2 * WIDTH + i % WIDTH];
 	free(read);
 	for (int i = 0; i < N; i++)
-		expected[i] = p.gate[i] / (1 + exp(-p.gate[i])) * p.up[i];
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, N, gate, up, h);
-	near_act(d, h, expected, N, "h");
+		h_expected[i] = p.gate[i] / (1 + exp(-p.gate[i])) * p.up[i];
+	void *h = d->ops->alloc(d, N * d->act_size);
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, h);
+	near_act(d, h, h_expected, N, "h");
 	double d_gate[N], d_up[N];
 	fixture_differences(gated_loss, &p, p.gate, N, d_gate);
 	fixture_differences(gated_loss, &p, p.up, N, d_up);
-	void *gate2 = fixture_act_from(d, p.gate, N), *up2 = fixture_act_from(d, p.up, N);
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, N, dh, gate, up, NULL);
-	near_act(d, gate, d_gate, N, "d_gate");
-	near_act(d, up, d_up, N, "d_up");
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, N, dh, gate2, up2, dh);
-	near_act(d, gate2, d_gate, N, "d_gate beside h");
-	near_act(d, up2, d_up, N, "d_up beside h");
-	near_act(d, dh, expected, N, "h again");
-	void *device[] = {gate, up, dh, h, again, gate2, up2};
-	for (int i = 0; i < 7; i++)
+	for (int i = 0; i < N; i++) {
+		expected[i / WIDTH * 2 * WIDTH + i % WIDTH] = d_gate[i];
+		expected[i / WIDTH * 2 * WIDTH + WIDTH + i % WIDTH] = d_up[i];
+	}
+	d->ops->activation_backward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, dh, gate_up, NULL);
+	near_act(d, gate_up, expected, 2 * N, "d_gate and d_up");
+	d->ops->activation_backward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, dh, again, dh);
+	near_act(d, again, expected, 2 * N, "d_gate and d_up beside h");
+	near_act(d, dh, h_expected, N, "h again");
+	void *device[] = {gate_up, again, up, dh, h};
+	for (int i = 0; i < 5; i++)
 		d->ops->release(d, device[i]);
-	double *host[] = {p.gate, p.up, p.dh};
-	for (int i = 0; i < 3; i++)
+	double *host[] = {p.gate, p.up, p.dh, both, expected, h_expected};
+	for (int i = 0; i < 6; i++)
 		free(host[i]);
 	fixture_close(d);
 }
@@ -186,7 +195,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	double zero[8] = {0};
 	float weight[2] = {1, 1}, inverse[2];
 	struct device *d = fixture_open(fixture_types[_i], 0);
-	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, zero, zero, zero);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 1, zero, zero);
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
 	device_close(d);
 	d = fixture_open(fixture_types[_i], 0);

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/fixture.h"
 
-enum { IN = 23, LINEARS = 2 };
-static const size_t OUT[LINEARS] = {17, 8};
-static const size_t RANK[LINEARS] = {3, 5};
-static const float SCALE[LINEARS] = {1.5f, 0.25f};
+/* A linear of three parts, the last of them without an adapter. */
+enum { IN = 23, PARTS = 3, ROWS = 30, RANKS = 8 };
+static const size_t OUT[PARTS] = {17, 8, 5};
+static const size_t RANK[PARTS] = {3, 5, 0};
+static const float SCALE = 1.5f;
 
-/* Two linears with one input, everything in doubles as the device holds it. */
+/* Everything in doubles as the device holds it. */
 struct problem {
 	struct device *d;
 	size_t n;
-	void *x_act;
-	double *x;
-	struct weight *weight[LINEARS];
-	void *y_act[LINEARS], *s_act[LINEARS], *dy_act[LINEARS];
-	float *a_values[LINEARS], *b_values[LINEARS], *bias[LINEARS], *grad_a[LINEARS], *grad_b[LINEARS];
-	double *w[LINEARS], *a[LINEARS], *b[LINEARS], *dy[LINEARS];
+	void *x_act, *y_act, *s_act, *ds_act, *dy_act;
+	double *x, *w, *dy;
+	struct weight *weight;
+	float *bias, *a_values[PARTS], *b_values[PARTS], *grad_a[PARTS], *grad_b[PARTS];
+	double *a[PARTS], *b[PARTS];
 	bool used[64]; /* tokens that count in loss() */
-	struct lora_linear linears[LINEARS];
+	struct lora_linear linear;
 };
 
 static double *widen(const float *values, size_t n)
@@ -37,31 +37,34 @@ static void problem_init(struct problem *p, enum dtype act, size_t n)
 	p->x_act = fixture_act(p->d, 1, n * IN, p->x);
 	for (size_t t = 0; t < n; t++)
 		p->used[t] = true;
-	for (size_t l = 0; l < LINEARS; l++) {
-		float *values = fixture_values(10 + l, OUT[l] * IN);
-		p->weight[l] = fixture_weight(p->d, values, OUT[l], IN);
-		free(values);
-		p->w[l] = fixture_weight_values(p->d, p->weight[l], OUT[l], IN);
+	float *values = fixture_values(10, ROWS * IN);
+	p->weight = fixture_weight(p->d, values, ROWS, IN);
+	free(values);
+	p->w = fixture_weight_values(p->d, p->weight, ROWS, IN);
+	p->bias = fixture_values(40, ROWS);
+	p->dy = fixture_doubles(n * ROWS);
+	p->dy_act = fixture_act(p->d, 50, n * ROWS, p->dy);
+	p->y_act = fixture_act(p->d, 60, n * ROWS, NULL);
+	p->s_act = fixture_act(p->d, 70, n * RANKS, NULL);
+	p->ds_act = fixture_act(p->d, 71, n * RANKS, NULL);
+	p->linear = (struct lora_linear){.weight = p->weight,
+		.bias = p->bias,
+		.scale = SCALE,
+		.parts = PARTS,
+		.y = p->y_act,
+		.s = p->s_act,
+		.dy = p->dy_act};
+	for (size_t l = 0; l < PARTS; l++) {
 		p->a_values[l] = fixture_values(20 + l, RANK[l] * IN);
 		p->b_values[l] = fixture_values(30 + l, OUT[l] * RANK[l]);
-		p->bias[l] = fixture_values(40 + l, OUT[l]);
 		p->a[l] = widen(p->a_values[l], RANK[l] * IN);
 		p->b[l] = widen(p->b_values[l], OUT[l] * RANK[l]);
-		p->dy[l] = fixture_doubles(n * OUT[l]);
-		p->dy_act[l] = fixture_act(p->d, 50 + l, n * OUT[l], p->dy[l]);
-		p->y_act[l] = fixture_act(p->d, 60 + l, n * OUT[l], NULL);
-		p->s_act[l] = fixture_act(p->d, 70 + l, n * RANK[l], NULL);
-		p->grad_a[l] = must_calloc(RANK[l] * IN, sizeof(float));
-		p->grad_b[l] = must_calloc(OUT[l] * RANK[l], sizeof(float));
-		p->linears[l] = (struct lora_linear){.weight = p->weight[l],
-			.bias = p->bias[l],
+		p->grad_a[l] = must_calloc(RANK[l] * IN + 1, sizeof(float));
+		p->grad_b[l] = must_calloc(OUT[l] * RANK[l] + 1, sizeof(float));
+		p->linear.part[l] = (struct lora_part){.rows = OUT[l],
+			.rank = RANK[l],
 			.a = p->a_values[l],
 			.b = p->b_values[l],
-			.rank = RANK[l],
-			.scale = SCALE[l],
-			.y = p->y_act[l],
-			.s = p->s_act[l],
-			.dy = p->dy_act[l],
 			.grad_a = p->grad_a[l],
 			.grad_b = p->grad_b[l]};
 	}
@@ -70,33 +73,34 @@ static void problem_init(struct problem *p, enum dtype act, size_t n)
 static void problem_fini(struct problem *p)
 {
 	const struct device_ops *ops = p->d->ops;
-	for (size_t l = 0; l < LINEARS; l++) {
-		ops->weight_free(p->d, p->weight[l]);
-		ops->release(p->d, p->y_act[l]);
-		ops->release(p->d, p->s_act[l]);
-		ops->release(p->d, p->dy_act[l]);
-		float *floats[] = {p->a_values[l], p->b_values[l], p->bias[l], p->grad_a[l], p->grad_b[l]};
-		double *doubles[] = {p->w[l], p->a[l], p->b[l], p->dy[l]};
-		for (int i = 0; i < 5; i++)
-			free(floats[i]);
-		for (int i = 0; i < 4; i++)
-			free(doubles[i]);
+	void *device[] = {p->x_act, p->y_act, p->s_act, p->ds_act, p->dy_act};
+	for (int i = 0; i < 5; i++)
+		ops->release(p->d, device[i]);
+	ops->weight_free(p->d, p->weight);
+	for (size_t l = 0; l < PARTS; l++) {
+		void *host[] = {p->a_values[l], p->b_values[l], p->grad_a[l], p->grad_b[l], p->a[l], p->b[l]};
+		for (int i = 0; i < 6; i++)
+			free(host[i]);
 	}
-	ops->release(p->d, p->x_act);
-	free(p->x);
+	void *host[] = {p->x, p->w, p->dy, p->bias};
+	for (int i = 0; i < 4; i++)
+		free(host[i]);
 	fixture_close(p->d);
 }
 
-static double output(const struct problem *p, size_t l, size_t t, size_t o)
+static double output(const struct problem *p, size_t t, size_t o)
 {
-	double y = (double)p->bias[l][o];
+	size_t part = 0, own = o;
+	for (; own >= OUT[part]; part++)
+		own -= OUT[part];
+	double y = (double)p->bias[o];
 	for (size_t i = 0; i < IN; i++)
-		y += p->x[t * IN + i] * p->w[l][o * IN + i];
-	for (size_t k = 0; k < RANK[l]; k++) {
+		y += p->x[t * IN + i] * p->w[o * IN + i];
+	for (size_t k = 0; k < RANK[part]; k++) {
 		double s = 0;
 		for (size_t i = 0; i < IN; i++)
-			s += p->x[t * IN + i] * p->a[l][k * IN + i];
-		y += (double)SCALE[l] * s * p->b[l][o * RANK[l] + k];
+			s += p->x[t * IN + i] * p->a[part][k * IN + i];
+		y += (double)SCALE * s * p->b[part][own * RANK[part] + k];
 	}
 	return y;
 }
@@ -105,10 +109,9 @@ static double loss(void *self)
 {
 	const struct problem *p = self;
 	double sum = 0;
-	for (size_t l = 0; l < LINEARS; l++)
-		for (size_t t = 0; t < p->n; t++)
-			for (size_t o = 0; p->used[t] && o < OUT[l]; o++)
-				sum += output(p, l, t, o) * p->dy[l][t * OUT[l] + o];
+	for (size_t t = 0; t < p->n; t++)
+		for (size_t o = 0; p->used[t] && o < ROWS; o++)
+			sum += output(p, t, o) * p->dy[t * ROWS + o];
 	return sum;
 }
 
@@ -128,18 +131,16 @@ static void near_floats(struct problem *p, const float *found, const double *exp
 
 static void check_forward(struct problem *p)
 {
-	for (size_t l = 0; l < LINEARS; l++) {
-		double *expected = fixture_doubles(p->n * OUT[l]);
-		for (size_t i = 0; i < p->n * OUT[l]; i++)
-			expected[i] = output(p, l, i / OUT[l], i % OUT[l]);
-		near_act(p, p->y_act[l], expected, p->n * OUT[l], "y");
-		free(expected);
-	}
+	double *expected = fixture_doubles(p->n * ROWS);
+	for (size_t i = 0; i < p->n * ROWS; i++)
+		expected[i] = output(p, i / ROWS, i % ROWS);
+	near_act(p, p->y_act, expected, p->n * ROWS, "y");
+	free(expected);
 }
 
 static void check_factors(struct problem *p, double times)
 {
-	for (size_t l = 0; l < LINEARS; l++) {
+	for (size_t l = 0; l < PARTS; l++) {
 		double *expected = fixture_doubles(OUT[l] * IN);
 		fixture_differences(loss, p, p->a[l], RANK[l] * IN, expected);
 		for (size_t i = 0; i < RANK[l] * IN; i++)
@@ -153,32 +154,128 @@ static void check_factors(struct problem *p, double times)
 	}
 }
 
+static void forget_gradients(struct problem *p)
+{
+	for (size_t l = 0; l < PARTS; l++) {
+		memset(p->grad_a[l], 0, RANK[l] * IN * sizeof(float));
+		memset(p->grad_b[l], 0, OUT[l] * RANK[l] * sizeof(float));
+	}
+}
+
+static void forward(struct problem *p, const struct tokens *t)
+{
+	p->d->ops->lora_forward(p->d, t, p->x_act, &p->linear);
+}
+
+static void backward(struct problem *p, const struct tokens *t, void *dx, bool accumulate)
+{
+	p->d->ops->lora_backward(p->d, t, p->x_act, &p->linear, dx, accumulate, NULL);
+}
+
+/* All three ways of asking for gradients, in one order of the products. */
+static void check_order(struct problem *p)
+{
+	struct tokens t = {.count = p->n};
+	forward(p, &t);
+	check_forward(p);
+	double *expected = fixture_doubles(p->n * IN);
+	fixture_differences(loss, p, p->x, p->n * IN, expected);
+	void *dx = fixture_act(p->d, 90, p->n * IN, NULL);
+	backward(p, &t, dx, false);
+	near_act(p, dx, expected, p->n * IN, "dx");
+	check_factors(p, 1);
+	/* a second call adds to dx when asked to, and to the factors' gradients always */
+	backward(p, &t, dx, true);
+	for (size_t i = 0; i < p->n * IN; i++)
+		expected[i] *= 2;
+	near_act(p, dx, expected, p->n * IN, "dx twice");
+	check_factors(p, 2);
+	backward(p, &t, NULL, false);
+	check_factors(p, 3);
+	p->d->ops->release(p->d, dx);
+	free(expected);
+}
+
+static const enum lora_backward_order backward_orders[] = {LORA_B1, LORA_B4, LORA_B5};
+
 START_TEST(linears_with_adapters_match_finite_differences)
 {
 	static const size_t counts[] = {1, 2, 37};
-	for (int k = 0; k < 3; k++) {
+	for (int k = 0; k < 3; k++)
+		for (int order = 0; order < 3; order++) {
+			struct problem p;
+			problem_init(&p, fixture_types[_i], counts[k]);
+			p.linear.backward = backward_orders[order];
+			check_order(&p);
+			problem_fini(&p);
+		}
+}
+END_TEST
+
+START_TEST(a_merged_forward_and_an_x_a_that_nobody_kept_give_the_same)
+{
+	for (int order = 0; order < 3; order++)
+		for (int kept = 0; kept < 2; kept++) {
+			struct problem p;
+			problem_init(&p, fixture_types[_i], 19);
+			p.linear.forward = LORA_F2;
+			p.linear.backward = backward_orders[order];
+			p.linear.s = kept ? p.s_act : NULL;
+			check_order(&p);
+			problem_fini(&p);
+		}
+}
+END_TEST
+
+START_TEST(the_gradient_of_a_may_come_later)
+{
+	const uint32_t index[] = {0, 3, 4, 11};
+	for (int order = 0; order < 3; order += 2)
+		for (int listed = 0; listed < 2; listed++) {
+			struct problem p;
+			problem_init(&p, fixture_types[_i], 12);
+			struct tokens t = {.count = p.n, .index = listed ? index : NULL, .index_count = 4};
+			memset(p.used, !listed, sizeof p.used);
+			for (int i = 0; i < 4; i++)
+				p.used[index[i]] = true;
+			p.linear.backward = backward_orders[order];
+			p.linear.ds = p.ds_act;
+			double *before = fixture_doubles(p.n * IN), *expected = fixture_doubles(p.n * IN);
+			void *dx = fixture_act(p.d, 90, p.n * IN, before);
+			forward(&p, &t);
+			p.d->ops->lora_backward(p.d, &t, NULL, &p.linear, dx, true, NULL);
+			for (size_t i = 0; i < RANK[0] * IN; i++)
+				ck_assert(p.grad_a[0][i] == 0);
+			fixture_differences(loss, &p, p.x, p.n * IN, expected);
+			for (size_t i = 0; i < p.n * IN; i++)
+				expected[i] += before[i];
+			near_act(&p, dx, expected, p.n * IN, "dx");
+			p.d->ops->lora_gradient_a(p.d, &t, p.x_act, &p.linear);
+			check_factors(&p, 1);
+			p.d->ops->release(p.d, dx);
+			free(before);
+			free(expected);
+			problem_fini(&p);
+		}
+}
+END_TEST
+
+START_TEST(without_x_nothing_that_needs_it_is_promised)
+{
+	for (int i = 0; i < 5; i++) {
 		struct problem p;
-		problem_init(&p, fixture_types[_i], counts[k]);
-		struct tokens t = {.count = p.n};
-		p.d->ops->lora_forward(p.d, &t, p.x_act, p.linears, LINEARS);
-		check_forward(&p);
-		double *expected = fixture_doubles(p.n * IN), *before = fixture_doubles(p.n * IN);
-		fixture_differences(loss, &p, p.x, p.n * IN, expected);
-		void *dx = fixture_act(p.d, 90, p.n * IN, before);
-		p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, dx, false, NULL);
-		near_act(&p, dx, expected, p.n * IN, "dx");
-		check_factors(&p, 1);
-		/* a second call adds to dx when asked to, and to the factors' gradients always */
-		p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, dx, true, NULL);
-		for (size_t i = 0; i < p.n * IN; i++)
-			expected[i] *= 2;
-		near_act(&p, dx, expected, p.n * IN, "dx twice");
-		check_factors(&p, 2);
-		p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, NULL, false, NULL);
-		check_factors(&p, 3);
-		p.d->ops->release(p.d, dx);
-		free(expected);
-		free(before);
+		problem_init(&p, fixture_types[_i], 4);
+		const uint32_t offsets[] = {0, 4};
+		const struct weight_gradient hook = {.kind = WEIGHT_GRADIENT_INDEXED};
+		struct tokens t = {.count = p.n, .row_offsets = offsets, .rows = 1};
+		double squares[1] = {0};
+		p.linear.ds = i == 0 ? NULL : p.ds_act;
+		p.linear.s = i == 1 ? NULL : p.s_act;
+		p.linear.backward = i == 2 ? LORA_B4 : LORA_B1;
+		p.linear.gradient = i == 3 ? &hook : NULL;
+		p.d->ops->lora_backward(p.d, &t, NULL, &p.linear, NULL, false, i == 4 ? squares : NULL);
+		ck_assert_int_eq(device_sync(p.d, NULL), SAKIORI_EINVAL);
+		p.d->fault.code = 0;
 		problem_fini(&p);
 	}
 }
@@ -186,63 +283,86 @@ END_TEST
 
 START_TEST(without_an_adapter_it_is_the_plain_product)
 {
-	struct problem p;
-	problem_init(&p, fixture_types[_i], 9);
-	struct tokens t = {.count = p.n};
-	for (size_t l = 0; l < LINEARS; l++) {
-		p.linears[l].rank = 0;
-		p.linears[l].a = p.linears[l].b = NULL;
-		memset(p.b[l], 0, OUT[l] * RANK[l] * sizeof(double));
+	for (int parts = 0; parts <= PARTS; parts += PARTS) {
+		struct problem p;
+		problem_init(&p, fixture_types[_i], 9);
+		struct tokens t = {.count = p.n};
+		p.linear.parts = (size_t)parts;
+		for (size_t l = 0; l < PARTS; l++) {
+			p.linear.part[l].rank = 0;
+			p.linear.part[l].a = p.linear.part[l].b = NULL;
+			memset(p.b[l], 0, OUT[l] * RANK[l] * sizeof(double));
+		}
+		forward(&p, &t);
+		check_forward(&p);
+		p.d->ops->matmul(p.d, p.n, p.x_act, p.weight, p.bias, p.y_act);
+		check_forward(&p);
+		double *expected = fixture_doubles(p.n * IN);
+		fixture_differences(loss, &p, p.x, p.n * IN, expected);
+		void *dx = p.d->ops->alloc(p.d, p.n * IN * p.d->act_size);
+		backward(&p, &t, dx, false);
+		near_act(&p, dx, expected, p.n * IN, "dx");
+		p.d->ops->lora_backward(p.d, &t, NULL, &p.linear, dx, false, NULL);
+		p.d->ops->lora_gradient_a(p.d, &t, p.x_act, &p.linear);
+		near_act(&p, dx, expected, p.n * IN, "dx without x");
+		p.d->ops->zero(p.d, dx, p.n * IN * p.d->act_size);
+		p.d->ops->matmul_backward(p.d, p.n, p.dy_act, p.weight, dx, true);
+		near_act(&p, dx, expected, p.n * IN, "dx of matmul");
+		p.d->ops->release(p.d, dx);
+		free(expected);
+		problem_fini(&p);
 	}
-	p.d->ops->lora_forward(p.d, &t, p.x_act, p.linears, LINEARS);
-	check_forward(&p);
-	p.d->ops->matmul(p.d, p.n, p.x_act, p.weight[0], p.bias[0], p.y_act[0]);
-	check_forward(&p);
-	double *expected = fixture_doubles(p.n * IN);
-	fixture_differences(loss, &p, p.x, p.n * IN, expected);
-	void *dx = p.d->ops->alloc(p.d, p.n * IN * p.d->act_size);
-	p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, dx, false, NULL);
-	near_act(&p, dx, expected, p.n * IN, "dx");
-	p.d->ops->zero(p.d, dx, p.n * IN * p.d->act_size);
-	for (size_t l = 0; l < LINEARS; l++)
-		p.d->ops->matmul_backward(p.d, p.n, p.dy_act[l], p.weight[l], dx, true);
-	near_act(&p, dx, expected, p.n * IN, "dx of matmul");
-	p.d->ops->release(p.d, dx);
-	free(expected);
-	problem_fini(&p);
 }
 END_TEST
 
 START_TEST(listed_tokens_are_computed_and_the_others_left_alone)
 {
-	struct problem p;
-	problem_init(&p, fixture_types[_i], 12);
-	const uint32_t index[] = {0, 3, 4, 11};
-	struct tokens t = {.count = p.n, .index = index, .index_count = 4};
-	double *y = fixture_read(p.d, p.y_act[1], p.n * OUT[1]);
-	double *before = fixture_doubles(p.n * IN), *expected = fixture_doubles(p.n * IN);
-	void *dx = fixture_act(p.d, 90, p.n * IN, before);
-	memset(p.used, 0, sizeof p.used);
-	for (int i = 0; i < 4; i++) {
-		p.used[index[i]] = true;
-		for (size_t o = 0; o < OUT[1]; o++)
-			y[index[i] * OUT[1] + o] = output(&p, 1, index[i], o);
+	for (int order = 0; order < 3; order++) {
+		struct problem p;
+		problem_init(&p, fixture_types[_i], 12);
+		const uint32_t index[] = {0, 3, 4, 11};
+		struct tokens t = {.count = p.n, .index = index, .index_count = 4};
+		double *y = fixture_read(p.d, p.y_act, p.n * ROWS);
+		double *before = fixture_doubles(p.n * IN), *expected = fixture_doubles(p.n * IN);
+		void *dx = fixture_act(p.d, 90, p.n * IN, before);
+		memset(p.used, 0, sizeof p.used);
+		for (int i = 0; i < 4; i++) {
+			p.used[index[i]] = true;
+			for (size_t o = 0; o < ROWS; o++)
+				y[index[i] * ROWS + o] = output(&p, index[i], o);
+		}
+		p.linear.backward = backward_orders[order];
+		forward(&p, &t);
+		near_act(&p, p.y_act, y, p.n * ROWS, "y of listed tokens");
+		backward(&p, &t, dx, true);
+		fixture_differences(loss, &p, p.x, p.n * IN, expected);
+		for (size_t i = 0; i < p.n * IN; i++)
+			expected[i] += before[i];
+		near_act(&p, dx, expected, p.n * IN, "dx of listed tokens");
+		check_factors(&p, 1);
+		p.d->ops->release(p.d, dx);
+		free(y);
+		free(before);
+		free(expected);
+		problem_fini(&p);
 	}
-	p.d->ops->lora_forward(p.d, &t, p.x_act, p.linears, LINEARS);
-	near_act(&p, p.y_act[1], y, p.n * OUT[1], "y of listed tokens");
-	p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, dx, true, NULL);
-	fixture_differences(loss, &p, p.x, p.n * IN, expected);
-	for (size_t i = 0; i < p.n * IN; i++)
-		expected[i] += before[i];
-	near_act(&p, dx, expected, p.n * IN, "dx of listed tokens");
-	check_factors(&p, 1);
-	p.d->ops->release(p.d, dx);
-	free(y);
-	free(before);
-	free(expected);
-	problem_fini(&p);
 }
 END_TEST
+
+/* Squared norm of the gradient of what counts in loss(). */
+static double gradient_squares(struct problem *p)
+{
+	double g[17 * 23], sum = 0;
+	for (size_t l = 0; l < PARTS; l++) {
+		fixture_differences(loss, p, p->a[l], RANK[l] * IN, g);
+		for (size_t i = 0; i < RANK[l] * IN; i++)
+			sum += g[i] * g[i];
+		fixture_differences(loss, p, p->b[l], OUT[l] * RANK[l], g);
+		for (size_t i = 0; i < OUT[l] * RANK[l]; i++)
+			sum += g[i] * g[i];
+	}
+	return sum;
+}
 
 START_TEST(each_rows_gradient_norm_is_told)
 {
@@ -250,34 +370,25 @@ START_TEST(each_rows_gradient_norm_is_told)
 	problem_init(&p, fixture_types[_i], 13);
 	const uint32_t offsets[] = {0, 1, 6, 6, 13}, index[] = {0, 1, 5, 6, 8, 12};
 	struct tokens t = {.count = p.n, .row_offsets = offsets, .rows = 4};
-	for (int listed = 0; listed < 2; listed++) {
-		double squares[4] = {100, 100, 100, 100}, expected[4] = {100, 100, 100, 100};
+	for (int k = 0; k < 4; k++) {
+		bool listed = k % 2;
+		double squares[4] = {100, 100, 100, 100}, expected[4];
+		p.linear.backward = k < 2 ? LORA_B1 : LORA_B4;
 		t.index = listed ? index : NULL;
 		t.index_count = 6;
-		for (size_t l = 0; l < LINEARS; l++) {
-			memset(p.grad_a[l], 0, RANK[l] * IN * sizeof(float));
-			memset(p.grad_b[l], 0, OUT[l] * RANK[l] * sizeof(float));
-		}
-		p.d->ops->lora_forward(p.d, &t, p.x_act, p.linears, LINEARS);
-		p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, NULL, false, squares);
+		forget_gradients(&p);
+		forward(&p, &t);
+		p.d->ops->lora_backward(p.d, &t, p.x_act, &p.linear, NULL, false, squares);
 		bool counted[64];
 		for (size_t i = 0; i < 64; i++) {
 			counted[i] = !listed && i < p.n;
-			for (int k = 0; listed && k < 6; k++)
-				counted[i] |= index[k] == i;
+			for (int at = 0; listed && at < 6; at++)
+				counted[i] |= index[at] == i;
 		}
 		for (size_t row = 0; row < 4; row++) {
 			for (size_t i = 0; i < 64; i++)
 				p.used[i] = counted[i] && i >= offsets[row] && i < offsets[row + 1];
-			for (size_t l = 0; l < LINEARS; l++) {
-				double g[17 * 23];
-				fixture_differences(loss, &p, p.a[l], RANK[l] * IN, g);
-				for (size_t i = 0; i < RANK[l] * IN; i++)
-					expected[row] += g[i] * g[i];
-				fixture_differences(loss, &p, p.b[l], OUT[l] * RANK[l], g);
-				for (size_t i = 0; i < OUT[l] * RANK[l]; i++)
-					expected[row] += g[i] * g[i];
-			}
+			expected[row] = 100 + gradient_squares(&p);
 		}
 		fixture_near(squares, expected, 4, 2 * fixture_limit(p.d), "squares of the rows");
 		memcpy(p.used, counted, sizeof counted);
@@ -293,29 +404,29 @@ START_TEST(the_frozen_weights_gradient_comes_dense_sketched_or_at_indices)
 	struct problem p;
 	problem_init(&p, fixture_types[_i], 21);
 	struct tokens t = {.count = p.n};
-	double *expected = fixture_doubles(OUT[0] * IN), *sketch = fixture_doubles(OUT[0] * K);
-	fixture_differences(loss, &p, p.w[0], OUT[0] * IN, expected);
+	double *expected = fixture_doubles(ROWS * IN), *sketch = fixture_doubles(ROWS * K);
+	fixture_differences(loss, &p, p.w, ROWS * IN, expected);
 	float *omega = fixture_values(95, IN * K);
-	float *out = must_calloc(OUT[0] * IN, sizeof *out), *sketched = must_calloc(OUT[0] * K, sizeof *sketched),
+	float *out = must_calloc(ROWS * IN, sizeof *out), *sketched = must_calloc(ROWS * K, sizeof *sketched),
 	      at[INDICES] = {1, 1, 1};
-	const uint64_t indices[INDICES] = {0, 5 * IN + 7, 16 * IN + 22};
+	const uint64_t indices[INDICES] = {0, 5 * IN + 7, 29 * IN + 22};
 	const struct weight_gradient hooks[] = {
 		{.kind = WEIGHT_GRADIENT_DENSE, .out = out},
 		{.kind = WEIGHT_GRADIENT_SKETCHED, .out = sketched, .omega = omega, .k = K},
 		{.kind = WEIGHT_GRADIENT_INDEXED, .out = at, .indices = indices, .k = INDICES},
 		{.kind = WEIGHT_GRADIENT_NONE},
 	};
-	p.d->ops->lora_forward(p.d, &t, p.x_act, p.linears, LINEARS);
+	forward(&p, &t);
 	for (int i = 0; i < 4; i++) {
-		p.linears[0].gradient = &hooks[i];
-		p.d->ops->lora_backward(p.d, &t, p.x_act, p.linears, LINEARS, NULL, false, NULL);
+		p.linear.gradient = &hooks[i];
+		backward(&p, &t, NULL, false);
 	}
-	near_floats(&p, out, expected, OUT[0] * IN, "dense");
-	for (size_t o = 0; o < OUT[0]; o++)
+	near_floats(&p, out, expected, ROWS * IN, "dense");
+	for (size_t o = 0; o < ROWS; o++)
 		for (size_t k = 0; k < K; k++)
 			for (size_t i = 0; i < IN; i++)
 				sketch[o * K + k] += expected[o * IN + i] * (double)omega[i * K + k];
-	near_floats(&p, sketched, sketch, OUT[0] * K, "sketched");
+	near_floats(&p, sketched, sketch, ROWS * K, "sketched");
 	double wanted[INDICES];
 	for (int i = 0; i < INDICES; i++)
 		wanted[i] = expected[indices[i]] + 1;
@@ -333,16 +444,16 @@ START_TEST(logits_are_f32_and_the_same_call_gives_the_same_bits)
 {
 	struct problem p;
 	problem_init(&p, fixture_types[_i], 37);
-	float *once = must_calloc(p.n * OUT[0], sizeof *once), *twice = must_calloc(p.n * OUT[0], sizeof *twice);
-	p.d->ops->head_logits(p.d, p.n, p.x_act, p.weight[0], once);
-	p.d->ops->head_logits(p.d, p.n, p.x_act, p.weight[0], twice);
-	ck_assert_mem_eq(once, twice, p.n * OUT[0] * sizeof *once);
-	double *expected = fixture_doubles(p.n * OUT[0]);
-	for (size_t i = 0; i < p.n * OUT[0]; i++)
+	float *once = must_calloc(p.n * ROWS, sizeof *once), *twice = must_calloc(p.n * ROWS, sizeof *twice);
+	p.d->ops->head_logits(p.d, p.n, p.x_act, p.weight, once);
+	p.d->ops->head_logits(p.d, p.n, p.x_act, p.weight, twice);
+	ck_assert_mem_eq(once, twice, p.n * ROWS * sizeof *once);
+	double *expected = fixture_doubles(p.n * ROWS);
+	for (size_t i = 0; i < p.n * ROWS; i++)
 		for (size_t k = 0; k < IN; k++)
-			expected[i] += p.x[i / OUT[0] * IN + k] * p.w[0][i % OUT[0] * IN + k];
-	double *found = widen(once, p.n * OUT[0]);
-	fixture_near(found, expected, p.n * OUT[0], 2e-6, "logits");
+			expected[i] += p.x[i / ROWS * IN + k] * p.w[i % ROWS * IN + k];
+	double *found = widen(once, p.n * ROWS);
+	fixture_near(found, expected, p.n * ROWS, 2e-6, "logits");
 	free(found);
 	free(expected);
 	free(once);
@@ -361,12 +472,13 @@ START_TEST(an_adapter_far_smaller_than_the_base_still_counts)
 	double *x = fixture_doubles(N * C);
 	void *x_act = fixture_act(d, 4, N * C, x);
 	struct tokens t = {.count = N};
-	struct lora_linear l = {.weight = fixture_weight(d, w, O, C), .a = a, .b = b, .scale = 1e-3f};
+	struct lora_linear l = {.weight = fixture_weight(d, w, O, C), .scale = 1e-3f};
+	l.part[0] = (struct lora_part){.rows = O, .rank = R, .a = a, .b = b};
 	l.y = d->ops->alloc(d, N * O * d->act_size);
-	d->ops->lora_forward(d, &t, x_act, &l, 1);
+	d->ops->lora_forward(d, &t, x_act, &l);
 	double *without = fixture_read(d, l.y, N * O);
-	l.rank = R;
-	d->ops->lora_forward(d, &t, x_act, &l, 1);
+	l.parts = 1;
+	d->ops->lora_forward(d, &t, x_act, &l);
 	double *with = fixture_read(d, l.y, N * O);
 	double along = 0, squares = 0;
 	for (size_t i = 0; i < N * O; i++) {
@@ -395,6 +507,9 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		linears_with_adapters_match_finite_differences,
+		a_merged_forward_and_an_x_a_that_nobody_kept_give_the_same,
+		the_gradient_of_a_may_come_later,
+		without_x_nothing_that_needs_it_is_promised,
 		without_an_adapter_it_is_the_plain_product,
 		listed_tokens_are_computed_and_the_others_left_alone,
 		each_rows_gradient_norm_is_told,

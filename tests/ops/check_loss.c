@@ -73,14 +73,19 @@ static void check_case(enum dtype act, size_t n, size_t v, const int32_t *labels
 		.head = fixture_weight_values(d, head, v, C)};
 	void *hidden = fixture_act(d, 3, n * C, p.hidden);
 	double sum = 10, *gradient = fixture_doubles(n * C), *gradient_half = fixture_doubles(n * C);
+	const float half = 0.5f;
 	struct cross_entropy c = {.labels = labels,
 		.weights = p.weights,
-		.gradient_scale = 0.5f,
+		.gradient_scale = &half,
 		.softcap = softcap,
 		.sum = &sum,
 		.losses = losses,
 		.correct = correct};
-	struct tokens t = {.count = n, .index = index, .index_count = listed};
+	uint32_t padded[64];
+	memset(padded, 0xff, sizeof padded);
+	memcpy(padded, index ? index : padded, listed * sizeof *padded);
+	/* places behind the list are empty */
+	struct tokens t = {.count = n, .index = index ? padded : NULL, .index_count = listed ? listed + 3 : 0};
 	d->ops->cross_entropy(d, &c, &t, hidden, head, NULL);
 	double limit = act == DTYPE_F64 ? 1e-9 : 1e-6;
 	ck_assert_double_le(fabs(sum - 10 - loss(&p)), limit * (1 + loss(&p)));
@@ -157,7 +162,7 @@ START_TEST(the_best_label_is_told)
 	void *x = fixture_act_from(d, hidden, 4);
 	const int32_t labels[4] = {1, 0, 2, -1};
 	uint8_t correct[4];
-	struct cross_entropy c = {.labels = labels, .gradient_scale = 1, .correct = correct};
+	struct cross_entropy c = {.labels = labels, .correct = correct};
 	struct tokens t = {.count = 4};
 	d->ops->cross_entropy(d, &c, &t, x, w, NULL);
 	ck_assert(correct[0] == 1 && correct[1] == 0 && correct[2] == 1 && correct[3] == 1);
@@ -174,7 +179,7 @@ START_TEST(a_label_outside_the_head_is_refused)
 	struct weight *w = fixture_weight(d, head, 3, 1);
 	double hidden[1] = {0};
 	const int32_t label = 3;
-	struct cross_entropy c = {.labels = &label, .gradient_scale = 1};
+	struct cross_entropy c = {.labels = &label};
 	struct tokens t = {.count = 1};
 	d->ops->cross_entropy(d, &c, &t, hidden, w, NULL);
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EINVAL);

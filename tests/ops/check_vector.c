@@ -129,20 +129,17 @@ static void run_layer(enum dtype act, unsigned threads, void *out, size_t *bytes
 	     *dy = fixture_act(d, 9, N * C, NULL);
 	struct tokens t = {.count = N, .row_offsets = offsets, .rows = 2};
 	struct lora_linear l = {.weight = w,
-		.a = a,
-		.b = b,
-		.rank = RANK,
+		.parts = 1,
+		.part[0] = {.rows = C, .rank = RANK, .a = a, .b = b, .grad_a = grad, .grad_b = grad + RANK * C},
 		.scale = 1,
 		.y = y,
 		.s = s,
-		.dy = dy,
-		.grad_a = grad,
-		.grad_b = grad + RANK * C};
+		.dy = dy};
 	struct attention at = {
 		.heads = 3, .kv_heads = 3, .head_dim = 16, .scale = 0.25f, .q_stride = C, .kv_stride = C};
-	d->ops->lora_forward(d, &t, x, &l, 1);
+	d->ops->lora_forward(d, &t, x, &l);
 	d->ops->attention_forward(d, &at, &t, y, x, x, o, lse);
-	d->ops->lora_backward(d, &t, x, &l, 1, dx, true, NULL);
+	d->ops->lora_backward(d, &t, x, &l, dx, true, NULL);
 	*bytes = N * C * d->act_size;
 	memcpy(out, o, *bytes);
 	memcpy((char *)out + *bytes, dx, *bytes);

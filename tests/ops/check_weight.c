@@ -154,8 +154,9 @@ START_TEST(rows_are_asked_for_in_pieces_and_in_order)
 {
 	struct device *d = fixture_open(fixture_types[_i], 0);
 	size_t next = 0;
-	enum dtype storage = d->act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-	struct weight *w = d->ops->weight_new(d, 250, 3000, storage, WEIGHT_ROWS, counting_rows, &next);
+	enum weight_storage storage = d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
+	struct weight_source source = {.fill = counting_rows, .self = &next};
+	struct weight *w = d->ops->weight_new(d, 250, 3000, storage, WEIGHT_ROWS, &source);
 	ck_assert_uint_eq(next, 250);
 	float *row = must_calloc(3000, sizeof *row);
 	d->ops->weight_read(d, w, 249, 1, row);
@@ -193,14 +194,18 @@ START_TEST(what_cannot_be_done_is_refused_and_sticks)
 	const uint32_t beyond = ROWS;
 	const uint64_t far = ROWS * COLS;
 	char out[COLS * 8];
-	for (int i = 0; i < 7; i++) {
+	const struct weight_source failing = {.fill = failing_rows};
+	for (int i = 0; i < 10; i++) {
 		struct device *d = fixture_open(fixture_types[_i], 0);
 		struct weight *w = fixture_weight(d, values, ROWS, COLS);
 		struct weight *none = NULL;
+		static const enum weight_storage packed[] = {WEIGHT_FP8, WEIGHT_NF4, WEIGHT_STORED};
+		if (i >= 7)
+			none = d->ops->weight_new(d, 3, 3, packed[i - 7], WEIGHT_FORWARD, &failing);
 		if (i == 0)
-			none = d->ops->weight_new(d, 3, 3, DTYPE_F64, WEIGHT_FORWARD, failing_rows, NULL);
+			none = d->ops->weight_new(d, 0, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
 		if (i == 1)
-			none = d->ops->weight_new(d, 3, 3, DTYPE_BF16, WEIGHT_FORWARD, failing_rows, NULL);
+			none = d->ops->weight_new(d, 3, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
 		if (i == 2)
 			none = d->ops->weight_slice(d, w, WEIGHT_AXIS_ROWS, &beyond, 1);
 		if (i == 3)
@@ -210,10 +215,10 @@ START_TEST(what_cannot_be_done_is_refused_and_sticks)
 		if (i == 5)
 			d->ops->weight_read(d, w, ROWS, 1, values);
 		if (i == 6)
-			none = d->ops->weight_new(d, SIZE_MAX / 2, 3, DTYPE_BF16, WEIGHT_FORWARD, failing_rows, NULL);
+			none = d->ops->weight_new(d, SIZE_MAX / 2, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
 		ck_assert_ptr_null(none);
 		d->ops->weight_free(d, w);
-		check_refused(d, i == 0 ? SAKIORI_EUNSUPPORTED : i == 1 ? SAKIORI_ECORRUPT : SAKIORI_EINVAL);
+		check_refused(d, i >= 7 ? SAKIORI_EUNSUPPORTED : i == 1 ? SAKIORI_ECORRUPT : SAKIORI_EINVAL);
 	}
 	free(values);
 }

@@ -87,8 +87,9 @@ static int fill_rows(void *self, size_t first, size_t count, float *out)
 struct weight *fixture_weight(struct device *d, const float *values, size_t rows, size_t cols)
 {
 	struct fill s = {values, cols};
-	enum dtype storage = d->act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-	return d->ops->weight_new(d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, fill_rows, &s);
+	struct weight_source source = {.fill = fill_rows, .self = &s};
+	enum weight_storage storage = d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
+	return d->ops->weight_new(d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, &source);
 }
 
 double *fixture_weight_values(struct device *d, const struct weight *w, size_t rows, size_t cols)

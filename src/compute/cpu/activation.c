@@ -4,7 +4,8 @@
 #define GRAIN 8192 /* elements */
 
 struct activation_args {
-	void *gate, *up, *h;
+	size_t width;
+	void *gate_up, *h;
 	const void *dh;
 };
 
@@ -19,17 +20,17 @@ static bool known_kind(struct device *d, enum activation_kind kind)
 }
 
 void cpu_activation_forward(
-	struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h)
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h)
 {
-	struct activation_args a = {.gate = (void *)(uintptr_t)gate, .up = (void *)(uintptr_t)up, .h = h};
+	struct activation_args a = {.width = width, .gate_up = (void *)(uintptr_t)gate_up, .h = h};
 	if (known_kind(d, kind))
-		cpu_run(d, n, GRAIN, CPU_PICK(d, swiglu_forward), &a);
+		cpu_run(d, n, GRAIN / width + 1, CPU_PICK(d, swiglu_forward), &a);
 }
 
 void cpu_activation_backward(
-	struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h)
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh, void *gate_up, void *h)
 {
-	struct activation_args a = {.gate = gate, .up = up, .h = h, .dh = dh};
+	struct activation_args a = {.width = width, .gate_up = gate_up, .h = h, .dh = dh};
 	if (known_kind(d, kind))
-		cpu_run(d, n, GRAIN, CPU_PICK(d, swiglu_backward), &a);
+		cpu_run(d, n, GRAIN / width + 1, CPU_PICK(d, swiglu_backward), &a);
 }

@@ -16,6 +16,8 @@ enum cpu_scratch_slot {
 	SCRATCH_LORA_B,
 	SCRATCH_LORA_DS,
 	SCRATCH_LORA_GRADIENT,
+	SCRATCH_LORA_DENSE,  /* dW */
+	SCRATCH_LORA_MERGED, /* W + scale B A */
 	SCRATCH_HOOK,
 	SCRATCH_ATTENTION,
 	SCRATCH_LOGITS,
@@ -32,6 +34,7 @@ struct cpu_device {
 	struct gemm_engine *gemm; /* NULL until the first product */
 	void *scratch[SCRATCH_COUNT];
 	size_t scratch_bytes[SCRATCH_COUNT];
+	size_t used, peak; /* bytes of all that cpu_memory_new gave */
 };
 
 static inline struct cpu_device *cpu_device(struct device *d)
@@ -43,8 +46,8 @@ sakiori_backend cpu_open;
 
 /* 64-byte aligned, not zeroed; NULL after recording SAKIORI_ENOMEM. The content is lost when the buffer grows. */
 void *cpu_scratch(struct device *d, enum cpu_scratch_slot slot, size_t bytes);
-void *cpu_memory_new(size_t bytes); /* zeroed, 64-byte aligned, or NULL */
-void cpu_memory_free(void *p);
+void *cpu_memory_new(struct device *d, size_t bytes); /* zeroed, 64-byte aligned, counted; or NULL */
+void cpu_memory_free(struct device *d, void *p);      /* NULL is fine */
 
 /* Runs body over [0, n) on the device's threads: contiguous ranges that depend on n, grain and the thread count alone; no
  * thread gets less than about `grain` items. `thread` numbers the range, from 0. */
@@ -74,8 +77,8 @@ void cpu_quantize(
 void cpu_dequantize(struct device *d, float *out, const int8_t *values, const uint16_t *scales, size_t n);
 
 /* weight.c */
-struct weight *cpu_weight_new(
-	struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self);
+struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum weight_storage storage, unsigned uses,
+	const struct weight_source *source);
 void cpu_weight_free(struct device *d, struct weight *w);
 struct weight *cpu_weight_slice(
 	struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
@@ -95,10 +98,10 @@ void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struc
 void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
 
 /* lora.c */
-void cpu_lora_forward(
-	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count);
-void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
-	size_t count, void *dx, bool accumulate, double *row_squares);
+void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l);
+void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, void *dx,
+	bool accumulate, double *row_squares);
+void cpu_lora_gradient_a(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l);
 
 /* norm.c */
 void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta,
@@ -121,9 +124,9 @@ void cpu_attention_backward(struct device *d, const struct attention *a, const s
 
 /* activation.c */
 void cpu_activation_forward(
-	struct device *d, enum activation_kind kind, size_t n, const void *gate, const void *up, void *h);
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h);
 void cpu_activation_backward(
-	struct device *d, enum activation_kind kind, size_t n, const void *dh, void *gate, void *up, void *h);
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh, void *gate_up, void *h);
 
 /* loss.c */
 void cpu_cross_entropy(struct device *d, const struct cross_entropy *c, const struct tokens *t, const void *hidden,

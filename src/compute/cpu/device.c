@@ -9,20 +9,33 @@
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/gemm.h"
 
-void *cpu_memory_new(size_t bytes)
+/* In front of what is handed out lies its size, alone in a cache line. */
+#define MEMORY_HEAD 64
+
+void *cpu_memory_new(struct device *d, size_t bytes)
 {
+	struct cpu_device *c = cpu_device(d);
 	size_t padded;
-	if (!bytes || !size_add(bytes, 63, &padded))
+	if (!bytes || !size_add(bytes, MEMORY_HEAD + 63, &padded))
 		return NULL;
-	void *p = aligned_alloc(64, padded / 64 * 64);
-	if (p)
-		memset(p, 0, bytes);
-	return p;
+	char *p = aligned_alloc(64, padded / 64 * 64);
+	if (!p)
+		return NULL;
+	memcpy(p, &bytes, sizeof bytes);
+	c->used += bytes;
+	c->peak = c->used > c->peak ? c->used : c->peak;
+	return memset(p + MEMORY_HEAD, 0, bytes);
 }
 
-void cpu_memory_free(void *p)
+void cpu_memory_free(struct device *d, void *p)
 {
-	free(p);
+	size_t bytes;
+	if (!p)
+		return;
+	char *head = (char *)p - MEMORY_HEAD;
+	memcpy(&bytes, head, sizeof bytes);
+	cpu_device(d)->used -= bytes;
+	free(head);
 }
 
 void *cpu_scratch(struct device *d, enum cpu_scratch_slot slot, size_t bytes)
@@ -30,9 +43,9 @@ void *cpu_scratch(struct device *d, enum cpu_scratch_slot slot, size_t bytes)
 	struct cpu_device *c = cpu_device(d);
 	if (c->scratch_bytes[slot] >= bytes && c->scratch[slot])
 		return c->scratch[slot];
-	cpu_memory_free(c->scratch[slot]);
+	cpu_memory_free(d, c->scratch[slot]);
 	c->scratch_bytes[slot] = bytes ? bytes : 64;
-	c->scratch[slot] = cpu_memory_new(c->scratch_bytes[slot]);
+	c->scratch[slot] = cpu_memory_new(d, c->scratch_bytes[slot]);
 	if (!c->scratch[slot]) {
 		c->scratch_bytes[slot] = 0;
 		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of working space; use smaller batches", bytes);
@@ -60,9 +73,9 @@ void cpu_run(struct device *d, size_t n, size_t grain, cpu_body *body, void *arg
 static void close_device(struct device *d)
 {
 	struct cpu_device *c = cpu_device(d);
-	gemm_engine_free(c->gemm);
+	gemm_engine_free(d, c->gemm);
 	for (int i = 0; i < SCRATCH_COUNT; i++)
-		cpu_memory_free(c->scratch[i]);
+		cpu_memory_free(d, c->scratch[i]);
 	free(c);
 }
 
@@ -75,7 +88,7 @@ static void *alloc_memory(struct device *d, size_t bytes)
 {
 	if (d->fault.code || !bytes)
 		return NULL;
-	void *p = cpu_memory_new(bytes);
+	void *p = cpu_memory_new(d, bytes);
 	if (!p)
 		device_fail(
 			d, SAKIORI_ENOMEM, "out of memory: %zu bytes; use smaller batches or a smaller model", bytes);
@@ -84,8 +97,7 @@ static void *alloc_memory(struct device *d, size_t bytes)
 
 static void release_memory(struct device *d, void *p)
 {
-	(void)d;
-	cpu_memory_free(p);
+	cpu_memory_free(d, p);
 }
 
 void cpu_copy(struct device *d, void *to, const void *from, size_t bytes)
@@ -110,6 +122,66 @@ void cpu_zero(struct device *d, void *p, size_t bytes)
 		memset(p, 0, bytes);
 }
 
+static void count_memory(struct device *d, struct device_memory *out)
+{
+	const struct cpu_device *c = cpu_device(d);
+	*out = (struct device_memory){.used = c->used, .peak = c->peak};
+}
+
+/* Host memory is the device's own: what is sent is there at once. It is not counted as the device's. */
+static void *host_alloc(struct device *d, size_t bytes)
+{
+	if (d->fault.code || !bytes)
+		return NULL;
+	void *p = calloc(1, bytes);
+	if (!p)
+		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of host memory; use smaller batches", bytes);
+	return p;
+}
+
+static void host_release(struct device *d, void *p)
+{
+	(void)d;
+	free(p);
+}
+
+static void send_copy(struct device *d, unsigned slot, void *host, const void *from, size_t bytes)
+{
+	(void)slot;
+	cpu_copy(d, host, from, bytes);
+}
+
+static void fetch_copy(struct device *d, unsigned slot, void *to, const void *host, size_t bytes)
+{
+	(void)slot;
+	cpu_copy(d, to, host, bytes);
+}
+
+static void copy_wait(struct device *d, unsigned slot)
+{
+	(void)d;
+	(void)slot;
+}
+
+/* Calls of this backend cost nothing that a recording would save. */
+static bool no_replay(struct device *d, uint64_t key)
+{
+	(void)d;
+	(void)key;
+	return false;
+}
+
+static void no_record(struct device *d, uint64_t key)
+{
+	(void)d;
+	(void)key;
+}
+
+static void no_record_end(struct device *d)
+{
+	(void)d;
+}
+
 static const struct device_ops cpu_ops = {
 	.abi = DEVICE_ABI,
 	.name = "cpu",
@@ -121,6 +193,15 @@ static const struct device_ops cpu_ops = {
 	.download = download_memory,
 	.zero = cpu_zero,
 	.copy = cpu_copy,
+	.memory = count_memory,
+	.host_alloc = host_alloc,
+	.host_release = host_release,
+	.send = send_copy,
+	.fetch = fetch_copy,
+	.copy_wait = copy_wait,
+	.replay = no_replay,
+	.record = no_record,
+	.record_end = no_record_end,
 	.to_act = cpu_to_act,
 	.from_act = cpu_from_act,
 	.axpy = cpu_axpy,
@@ -138,6 +219,7 @@ static const struct device_ops cpu_ops = {
 	.matmul_backward = cpu_matmul_backward,
 	.lora_forward = cpu_lora_forward,
 	.lora_backward = cpu_lora_backward,
+	.lora_gradient_a = cpu_lora_gradient_a,
 	.embedding = cpu_embedding,
 	.norm_forward = cpu_norm_forward,
 	.norm_backward = cpu_norm_backward,

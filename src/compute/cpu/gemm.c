@@ -80,7 +80,7 @@ static struct gemm_engine *engine_get(struct device *d)
 		status = dnnl_stream_create(&e->stream[i], e->engine, dnnl_stream_default_flags);
 	if (status == dnnl_success)
 		return e;
-	gemm_engine_free(e);
+	gemm_engine_free(d, e);
 	c->gemm = NULL;
 	fail(d, status, "cannot start");
 	return NULL;
@@ -111,7 +111,7 @@ static void plans_drop(struct gemm_engine *e)
 	e->plans = 0;
 }
 
-void gemm_engine_free(struct gemm_engine *e)
+void gemm_engine_free(struct device *d, struct gemm_engine *e)
 {
 	if (!e)
 		return;
@@ -120,7 +120,7 @@ void gemm_engine_free(struct gemm_engine *e)
 		if (e->stream)
 			dnnl_stream_destroy(e->stream[i]);
 		if (e->solo_scratch)
-			cpu_memory_free(e->solo_scratch[i]);
+			cpu_memory_free(d, e->solo_scratch[i]);
 	}
 	free(e->stream);
 	free(e->solo_scratch);
@@ -295,8 +295,8 @@ static bool plan_scratch(struct device *d, struct gemm_engine *e, const struct g
 		return true;
 	e->solo_scratch_bytes = p->scratch_bytes + 64;
 	for (unsigned i = 0; i < e->threads; i++) {
-		cpu_memory_free(e->solo_scratch[i]);
-		e->solo_scratch[i] = cpu_memory_new(e->solo_scratch_bytes);
+		cpu_memory_free(d, e->solo_scratch[i]);
+		e->solo_scratch[i] = cpu_memory_new(d, e->solo_scratch_bytes);
 		if (!e->solo_scratch[i]) {
 			e->solo_scratch_bytes = 0;
 			device_fail(d, SAKIORI_ENOMEM, "out of memory");

@@ -47,4 +47,4 @@ void gemm_run(struct device *d, const struct gemm_plan *plan, unsigned thread, c
 void gemm_tokens(
 	struct device *d, const struct gemm_shape *shape, const void *a, const void *b, const float *bias, void *c);
 void gemm_over_tokens(struct device *d, const struct gemm_shape *shape, const void *a, const void *b, void *c);
-void gemm_engine_free(struct gemm_engine *e);
+void gemm_engine_free(struct device *d, struct gemm_engine *e);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linears with adapters. Measured with oneDNN on AVX-512 at 2048 tokens, the rank-16 products reach 60 to 95 % of the rate of the
- * large ones, so nothing is written by hand here; what is shared is joined: one dx and one grad_a product for all linears of a call. */
+ * large ones, so nothing is written by hand here; what is shared is joined: all parts have one product with the base weight, one dx and
+ * one grad_a. */
 #include "base/bytes.h"
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/simd.h"
 #include "compute/cpu/weight.h"
 
-#define LINEARS_MAX 8
-
 /* The tokens of a call, made contiguous when there is an index list. */
 struct lora_call {
 	struct device *d;
 	const struct tokens *t;
-	size_t n;      /* tokens computed */
-	const void *x; /* (n, cols) */
-	size_t cols;
+	const struct lora_linear *l;
+	size_t n;          /* tokens computed */
+	size_t rows, cols; /* of the weight */
+	size_t ranks;      /* of all parts */
+	const void *x;     /* (n, cols); NULL: not there */
+	double *row_squares;
 };
 
 struct move_args {
@@ -59,17 +61,32 @@ static void *gather(struct lora_call *c, enum cpu_scratch_slot slot, const void 
 }
 
 static struct lora_call call_begin(
-	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, size_t count)
+	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, double *row_squares)
 {
-	struct lora_call c = {.d = d, .t = t, .n = t->index ? t->index_count : t->count, .cols = l[0].weight->cols};
-	if (count > LINEARS_MAX)
-		device_fail(d, SAKIORI_EINVAL, "%zu linears in one call; at most %d", count, LINEARS_MAX);
-	for (size_t i = 1; i < count; i++)
-		if (l[i].weight->cols != c.cols)
-			device_fail(d, SAKIORI_EINVAL, "linears that share an input need as many columns");
+	struct lora_call c = {.d = d,
+		.t = t,
+		.l = l,
+		.n = t->index ? t->index_count : t->count,
+		.rows = l->weight->rows,
+		.cols = l->weight->cols,
+		.row_squares = row_squares};
+	size_t rows = 0;
+	if (l->parts > LORA_PARTS_MAX)
+		device_fail(d, SAKIORI_EINVAL, "a linear of %zu parts; at most %d", l->parts, LORA_PARTS_MAX);
+	for (size_t i = 0; i < l->parts && !d->fault.code; i++) {
+		rows += l->part[i].rows;
+		c.ranks += l->part[i].rank;
+	}
+	if (l->parts && rows != c.rows)
+		device_fail(d, SAKIORI_EINVAL, "the parts of a linear have %zu outputs, its weight %zu", rows, c.rows);
 	if (!d->fault.code)
 		c.x = gather(&c, SCRATCH_TOKENS_X, x, c.cols, true);
 	return c;
+}
+
+static uint32_t sum_type(const struct device *d)
+{
+	return d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
 }
 
 /* The adapter factor in the activation type. */
@@ -81,62 +98,111 @@ static void *factor(struct device *d, enum cpu_scratch_slot slot, const float *v
 	return p;
 }
 
-static void forward_one(struct lora_call *c, const struct lora_linear *l)
+/* A of all parts, one above the other: (ranks, cols). */
+static void *all_a(struct lora_call *c)
 {
 	struct device *d = c->d;
-	size_t out = l->weight->rows, r = l->rank;
-	void *y = gather(c, SCRATCH_TOKENS_Y, l->y, out, false);
-	if (!r) {
-		cpu_matmul(d, c->n, c->x, l->weight, l->bias, y);
-	} else if (!d->fault.code) {
-		void *s = c->t->index || !l->s ? cpu_scratch(d, SCRATCH_TOKENS_S, c->n * r * d->act_size) : l->s;
-		const void *a = factor(d, SCRATCH_LORA_A, l->a, r * c->cols);
-		const void *b = factor(d, SCRATCH_LORA_B, l->b, out * r);
-		if (!s || !a || !b)
-			return;
-		struct gemm_shape down = {.m = c->n,
-			.n = r,
-			.k = c->cols,
-			.a_row = c->cols,
-			.a_col = 1,
-			.b_row = 1,
-			.b_col = c->cols,
-			.c_row = r,
-			.a_type = d->act,
-			.b_type = d->act,
-			.c_type = d->act,
-			.scale = 1};
-		gemm_tokens(d, &down, c->x, a, NULL, s);
-		struct gemm_shape up = {.m = c->n,
-			.n = out,
-			.k = r,
-			.a_row = r,
-			.a_col = 1,
-			.b_row = 1,
-			.b_col = r,
-			.c_row = out,
-			.a_type = d->act,
-			.b_type = d->act,
-			.c_type = d->act,
-			.scale = l->scale};
-		gemm_tokens(d, &up, s, b, NULL, y);
-		/* The adapter's part first, the base's onto it: in bf16 an addition the other way round loses whatever is below
-		 * half a unit of the base's last place, which early in training is most of the adapter. */
-		cpu_matmul_add(d, c->n, c->x, l->weight, l->bias, y);
-		scatter(c, s, l->s, r);
-	}
-	scatter(c, y, l->y, out);
+	void *a = cpu_scratch(d, SCRATCH_LORA_A, c->ranks * c->cols * d->act_size);
+	for (size_t i = 0, at = 0; a && i < c->l->parts; at += c->l->part[i++].rank)
+		if (c->l->part[i].rank)
+			cpu_to_act(d, act_at(d, a, at * c->cols), c->l->part[i].a, c->l->part[i].rank * c->cols);
+	return a;
 }
 
-void cpu_lora_forward(
-	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears, size_t count)
+/* c (m, n) of activations, k being summed over; rows of a and c lie a_row and c_row apart, b as it is told. */
+static struct gemm_shape act_shape(const struct device *d, size_t m, size_t n, size_t k, size_t a_row, size_t c_row)
 {
-	if (d->fault.code || !count)
+	return (struct gemm_shape){.m = m,
+		.n = n,
+		.k = k,
+		.a_row = a_row,
+		.a_col = 1,
+		.c_row = c_row,
+		.a_type = d->act,
+		.b_type = d->act,
+		.c_type = d->act,
+		.scale = 1};
+}
+
+/* s = x A^T, for l->s when that is wanted. */
+static const void *down(struct lora_call *c)
+{
+	struct device *d = c->d;
+	void *s = c->t->index || !c->l->s ? cpu_scratch(d, SCRATCH_TOKENS_S, c->n * c->ranks * d->act_size) : c->l->s;
+	const void *a = all_a(c);
+	struct gemm_shape shape = act_shape(d, c->n, c->ranks, c->cols, c->cols, c->ranks);
+	shape.b_row = 1;
+	shape.b_col = c->cols;
+	if (s && a)
+		gemm_tokens(d, &shape, c->x, a, NULL, s);
+	return s;
+}
+
+static void zero_columns(struct lora_call *c, void *y, size_t first, size_t count)
+{
+	for (size_t t = 0; t < c->n; t++)
+		memset(act_at(c->d, y, t * c->rows + first), 0, count * c->d->act_size);
+}
+
+/* y = scale * s B^T, part by part. */
+static void up(struct lora_call *c, const void *s, void *y)
+{
+	struct device *d = c->d;
+	const struct lora_part *part = c->l->part;
+	for (size_t i = 0, row = 0, at = 0; i < c->l->parts && !d->fault.code;
+		row += part->rows, at += part->rank, i++) {
+		part = &c->l->part[i];
+		if (!part->rank) {
+			zero_columns(c, y, row, part->rows);
+			continue;
+		}
+		struct gemm_shape shape = act_shape(d, c->n, part->rows, part->rank, c->ranks, c->rows);
+		shape.b_row = 1;
+		shape.b_col = part->rank;
+		shape.scale = c->l->scale;
+		const void *b = factor(d, SCRATCH_LORA_B, part->b, part->rows * part->rank);
+		if (b)
+			gemm_tokens(d, &shape, act_at(d, s, at), b, NULL, act_at(d, y, row));
+	}
+}
+
+/* W + scale B A in the activation type, (rows, cols). */
+static const void *merged(struct lora_call *c)
+{
+	void *w = cpu_scratch(c->d, SCRATCH_LORA_MERGED, c->rows * c->cols * c->d->act_size);
+	if (w)
+		weight_with_adapter(c->d, c->l, w);
+	return w;
+}
+
+void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l)
+{
+	if (d->fault.code || !weight_may(d, l->weight, WEIGHT_FORWARD))
 		return;
 	gemm_plans_trim(d);
-	struct lora_call c = call_begin(d, t, x, linears, count);
-	for (size_t i = 0; i < count && !d->fault.code; i++)
-		forward_one(&c, &linears[i]);
+	struct lora_call c = call_begin(d, t, x, l, NULL);
+	if (d->fault.code)
+		return;
+	void *y = gather(&c, SCRATCH_TOKENS_Y, l->y, c.rows, false);
+	const void *s = c.ranks && (l->forward == LORA_F1 || l->s) ? down(&c) : NULL;
+	if (!c.ranks) {
+		cpu_matmul(d, c.n, c.x, l->weight, l->bias, y);
+	} else if (l->forward == LORA_F1) {
+		/* The adapter's part first, the base's onto it: in bf16 an addition the other way round loses whatever is below
+		 * half a unit of the base's last place, which early in training is most of the adapter. */
+		up(&c, s, y);
+		cpu_matmul_add(d, c.n, c.x, l->weight, l->bias, y);
+	} else {
+		struct gemm_shape shape = act_shape(d, c.n, c.rows, c.cols, c.cols, c.rows);
+		shape.b_row = 1;
+		shape.b_col = c.cols;
+		shape.flags = l->bias ? GEMM_BIAS : 0;
+		const void *w = merged(&c);
+		if (w)
+			gemm_tokens(d, &shape, c.x, w, l->bias, y);
+	}
+	scatter(&c, (void *)(uintptr_t)s, l->s, c.ranks);
+	scatter(&c, y, l->y, c.rows);
 }
 
 /* gradient (rows, cols) += g, or += g (cols, rows) transposed; returns the sum of g's squares. */
@@ -154,11 +220,6 @@ static double gradient_add(
 	return squares;
 }
 
-static uint32_t sum_type(const struct device *d)
-{
-	return d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
-}
-
 /* First computed token of row `row`, by its place among the computed ones. */
 static size_t row_begin(const struct lora_call *c, size_t row, size_t from)
 {
@@ -170,73 +231,178 @@ static size_t row_begin(const struct lora_call *c, size_t row, size_t from)
 	return from;
 }
 
-/* g (m, n) = scale * left^T right over the tokens [begin, end); left (tokens, m) with rows left_row apart, right (tokens, n). */
-static void token_product(struct lora_call *c, size_t begin, size_t end, const void *left, size_t left_row, size_t m,
-	const void *right, size_t n, float scale, uint32_t flags, void *g)
+/* Two matrices of activations (tokens, m) and (tokens, n), their rows left_row and right_row apart. */
+struct pair {
+	const void *left, *right;
+	size_t m, left_row, n, right_row;
+	float scale;
+};
+
+/* g (m, n) = scale * left^T right over the tokens [begin, end). */
+static void token_product(struct lora_call *c, const struct pair *p, size_t begin, size_t end, uint32_t flags, void *g)
 {
 	struct device *d = c->d;
-	struct gemm_shape s = {.m = m,
-		.n = n,
+	struct gemm_shape s = {.m = p->m,
+		.n = p->n,
 		.k = end - begin,
 		.a_row = 1,
-		.a_col = left_row,
-		.b_row = n,
+		.a_col = p->left_row,
+		.b_row = p->right_row,
 		.b_col = 1,
-		.c_row = n,
+		.c_row = p->n,
 		.a_type = d->act,
 		.b_type = d->act,
 		.c_type = sum_type(d),
 		.flags = flags,
-		.scale = scale};
-	gemm_over_tokens(d, &s, act_at(d, left, begin * left_row), act_at(d, right, begin * n), g);
+		.scale = p->scale};
+	gemm_over_tokens(d, &s, act_at(d, p->left, begin * p->left_row), act_at(d, p->right, begin * p->right_row), g);
 }
 
-/* What a factor's gradient is made of: scale * left^T right, row by row when the rows' norms are wanted. */
-typedef double gradient_sink(void *self, const void *g);
+/* What is done with a product over tokens; returns what it adds to the squared norm. */
+typedef double gradient_sink(struct lora_call *c, size_t part, const void *g);
 
-static void factor_gradient(struct lora_call *c, const void *left, size_t left_row, size_t m, const void *right,
-	size_t n, float scale, gradient_sink *sink, void *self, double *row_squares)
+/* g = scale * left^T right, row by row when the rows' norms are wanted. */
+static void token_gradient(
+	struct lora_call *c, const struct pair *p, enum cpu_scratch_slot slot, gradient_sink *sink, size_t part)
 {
 	struct device *d = c->d;
-	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, m * n * dtype_size((enum dtype)sum_type(d)));
-	size_t parts = row_squares ? c->t->rows : 1;
+	void *g = cpu_scratch(d, slot, p->m * p->n * dtype_size((enum dtype)sum_type(d)));
+	size_t pieces = c->row_squares ? c->t->rows : 1;
 	size_t begin = 0;
-	for (size_t part = 0; part < parts && g && !d->fault.code; part++) {
-		size_t end = row_squares ? row_begin(c, part + 1, begin) : c->n;
+	for (size_t piece = 0; piece < pieces && g && !d->fault.code; piece++) {
+		size_t end = c->row_squares ? row_begin(c, piece + 1, begin) : c->n;
 		if (begin < end) {
-			token_product(c, begin, end, left, left_row, m, right, n, scale, 0, g);
-			double squares = d->fault.code ? 0 : sink(self, g);
-			if (row_squares)
-				row_squares[part] += squares;
+			token_product(c, p, begin, end, 0, g);
+			double squares = d->fault.code ? 0 : sink(c, part, g);
+			if (c->row_squares)
+				c->row_squares[piece] += squares;
 		}
 		begin = end;
 	}
 }
 
-struct sink_args {
-	struct device *d;
-	const struct lora_linear *linears;
-	size_t count;
-	size_t cols;
-};
-
-static double sink_b(void *self, const void *g)
+/* g (rank, rows of the part): grad_b transposed. */
+static double sink_b(struct lora_call *c, size_t part, const void *g)
 {
-	const struct sink_args *s = self;
-	return gradient_add(s->d, s->linears->grad_b, g, s->linears->weight->rows, s->linears->rank, true);
+	const struct lora_part *p = &c->l->part[part];
+	return gradient_add(c->d, p->grad_b, g, p->rows, p->rank, true);
 }
 
-/* g holds all the linears' grad_a one above the other. */
-static double sink_a(void *self, const void *g)
+/* g (ranks, cols) holds all the parts' grad_a one above the other. */
+static double sink_a(struct lora_call *c, size_t part, const void *g)
 {
-	const struct sink_args *s = self;
-	size_t each = dtype_size((enum dtype)sum_type(s->d));
+	size_t each = dtype_size((enum dtype)sum_type(c->d));
 	double squares = 0;
-	for (size_t i = 0; i < s->count; i++) {
-		const struct lora_linear *l = &s->linears[i];
-		if (l->grad_a)
-			squares += gradient_add(s->d, l->grad_a, g, l->rank, s->cols, false);
-		g = (const char *)g + l->rank * s->cols * each;
+	(void)part;
+	for (size_t i = 0; i < c->l->parts; i++) {
+		const struct lora_part *p = &c->l->part[i];
+		if (p->rank && p->grad_a)
+			squares += gradient_add(c->d, p->grad_a, g, p->rank, c->cols, false);
+		g = (const char *)g + p->rank * c->cols * each;
+	}
+	return squares;
+}
+
+static bool wants_a(const struct lora_call *c)
+{
+	for (size_t i = 0; i < c->l->parts; i++)
+		if (c->l->part[i].rank && c->l->part[i].grad_a)
+			return true;
+	return false;
+}
+
+static bool wants_b(const struct lora_call *c)
+{
+	for (size_t i = 0; i < c->l->parts; i++)
+		if (c->l->part[i].rank && c->l->part[i].grad_b)
+			return true;
+	return false;
+}
+
+/* grad_a += ds^T x of all parts at once. */
+static void gradient_a(struct lora_call *c, const void *ds)
+{
+	struct pair p = {.left = ds,
+		.m = c->ranks,
+		.left_row = c->ranks,
+		.right = c->x,
+		.n = c->cols,
+		.right_row = c->cols,
+		.scale = 1};
+	if (wants_a(c) && !c->d->fault.code)
+		token_gradient(c, &p, SCRATCH_LORA_GRADIENT, sink_a, 0);
+}
+
+/* grad_b += scale dy^T s, part by part; s is computed again when nobody kept it. */
+static void gradient_b(struct lora_call *c, const void *dy)
+{
+	struct device *d = c->d;
+	const struct lora_part *part = c->l->part;
+	if (!wants_b(c) || d->fault.code)
+		return;
+	const void *s = c->l->s ? gather(c, SCRATCH_TOKENS_S, c->l->s, c->ranks, true) : down(c);
+	for (size_t i = 0, row = 0, at = 0; i < c->l->parts && !d->fault.code;
+		row += part->rows, at += part->rank, i++) {
+		part = &c->l->part[i];
+		struct pair p = {.left = act_at(d, s, at),
+			.m = part->rank,
+			.left_row = c->ranks,
+			.right = act_at(d, dy, row),
+			.n = part->rows,
+			.right_row = c->rows,
+			.scale = c->l->scale};
+		if (part->rank && part->grad_b)
+			token_gradient(c, &p, SCRATCH_LORA_GRADIENT, sink_b, i);
+	}
+}
+
+/* g (m, n) of sums = scale * left right; one of them is the dense gradient, the other a factor. Strides as gemm_shape's. */
+static const void *dense_product(struct lora_call *c, struct gemm_shape s, const void *left, const void *right)
+{
+	struct device *d = c->d;
+	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, s.m * s.n * dtype_size((enum dtype)sum_type(d)));
+	s.c_type = sum_type(d);
+	s.c_row = s.n;
+	s.scale = c->l->scale;
+	if (g)
+		gemm_tokens(d, &s, left, right, NULL, g);
+	return d->fault.code ? NULL : g;
+}
+
+/* LORA_B4: g (rows, cols) = dy^T x; grad_a = scale B^T g and grad_b = scale g A^T, part by part. */
+static double sink_dense(struct lora_call *c, size_t unused, const void *g)
+{
+	struct device *d = c->d;
+	const struct lora_part *part = c->l->part;
+	double squares = 0;
+	(void)unused;
+	for (size_t i = 0; i < c->l->parts && !d->fault.code; i++) {
+		part = &c->l->part[i];
+		struct gemm_shape a = {.m = part->rank,
+			.n = c->cols,
+			.k = part->rows,
+			.a_row = 1,
+			.a_col = part->rank,
+			.b_row = c->cols,
+			.b_col = 1,
+			.a_type = DTYPE_F32,
+			.b_type = sum_type(d)};
+		struct gemm_shape b = {.m = part->rows,
+			.n = part->rank,
+			.k = c->cols,
+			.a_row = c->cols,
+			.a_col = 1,
+			.b_row = 1,
+			.b_col = c->cols,
+			.a_type = sum_type(d),
+			.b_type = DTYPE_F32};
+		const void *product = part->rank && part->grad_a ? dense_product(c, a, part->b, g) : NULL;
+		if (product)
+			squares += gradient_add(d, part->grad_a, product, part->rank, c->cols, false);
+		product = part->rank && part->grad_b ? dense_product(c, b, g, part->a) : NULL;
+		if (product)
+			squares += gradient_add(d, part->grad_b, product, part->rows, part->rank, false);
+		g = (const char *)g + part->rows * c->cols * dtype_size((enum dtype)sum_type(d));
 	}
 	return squares;
 }
@@ -251,142 +417,155 @@ struct indexed_args {
 #include "compute/cpu/each_act.h"
 
 /* out (rows, n) += dy^T right, exactly in f64. */
-static void hook_product(struct lora_call *c, const void *dy, size_t rows, const void *right, size_t n, float *out)
+static void hook_product(struct lora_call *c, const void *dy, const void *right, size_t n, float *out)
 {
 	struct device *d = c->d;
+	struct pair p = {
+		.left = dy, .m = c->rows, .left_row = c->rows, .right = right, .n = n, .right_row = n, .scale = 1};
 	if (d->act != DTYPE_F64) {
-		token_product(c, 0, c->n, dy, rows, rows, right, n, 1, GEMM_ACCUMULATE, out);
+		token_product(c, &p, 0, c->n, GEMM_ACCUMULATE, out);
 		return;
 	}
-	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, rows * n * sizeof(double));
+	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, c->rows * n * sizeof(double));
 	if (!g)
 		return;
-	token_product(c, 0, c->n, dy, rows, rows, right, n, 1, 0, g);
-	gradient_add(d, out, g, rows, n, false);
+	token_product(c, &p, 0, c->n, 0, g);
+	gradient_add(d, out, g, c->rows, n, false);
 }
 
-static void weight_gradient(struct lora_call *c, const struct lora_linear *l, const void *dy)
+static void weight_gradient(struct lora_call *c, const void *dy)
 {
 	struct device *d = c->d;
-	const struct weight_gradient *hook = l->gradient;
-	size_t rows = l->weight->rows;
+	const struct weight_gradient *hook = c->l->gradient;
 	if (!hook || d->fault.code || !c->n)
 		return;
 	if (hook->kind == WEIGHT_GRADIENT_DENSE)
-		hook_product(c, dy, rows, c->x, c->cols, hook->out);
+		hook_product(c, dy, c->x, c->cols, hook->out);
 	if (hook->kind == WEIGHT_GRADIENT_SKETCHED) {
 		void *omega = factor(d, SCRATCH_LORA_A, hook->omega, c->cols * hook->k);
 		void *sketch = cpu_scratch(d, SCRATCH_HOOK, c->n * hook->k * d->act_size);
 		if (!omega || !sketch)
 			return;
-		struct gemm_shape s = {.m = c->n,
-			.n = hook->k,
-			.k = c->cols,
-			.a_row = c->cols,
-			.a_col = 1,
-			.b_row = hook->k,
-			.b_col = 1,
-			.c_row = hook->k,
-			.a_type = d->act,
-			.b_type = d->act,
-			.c_type = d->act,
-			.scale = 1};
+		struct gemm_shape s = act_shape(d, c->n, hook->k, c->cols, c->cols, hook->k);
+		s.b_row = hook->k;
+		s.b_col = 1;
 		gemm_tokens(d, &s, c->x, omega, NULL, sketch);
-		hook_product(c, dy, rows, sketch, hook->k, hook->out);
+		hook_product(c, dy, sketch, hook->k, hook->out);
 	}
 	if (hook->kind == WEIGHT_GRADIENT_INDEXED) {
 		struct indexed_args args = {
-			.hook = hook, .x = c->x, .dy = dy, .n = c->n, .rows = rows, .cols = c->cols};
+			.hook = hook, .x = c->x, .dy = dy, .n = c->n, .rows = c->rows, .cols = c->cols};
 		cpu_run(d, hook->k, 16, CPU_PICK(d, indexed_body), &args);
 	}
 }
 
-/* Everything of one linear but its share of grad_a and the adapter's part of dx, for which ds (n, all ranks) is left behind. */
-static void backward_one(struct lora_call *c, const struct lora_linear *l, void *dx, bool accumulate, void *ds,
-	size_t ranks, size_t at, double *row_squares)
+/* dx = (or +=) dy (W + scale B A). */
+static void merged_backward(struct lora_call *c, const void *dy, void *dx, bool accumulate)
 {
-	struct device *d = c->d;
-	size_t out = l->weight->rows, r = l->rank;
-	const void *dy = gather(c, SCRATCH_TOKENS_Y, l->dy, out, true);
-	if (dx)
-		cpu_matmul_backward(d, c->n, dy, l->weight, dx, accumulate);
-	weight_gradient(c, l, dy);
-	if (!r || d->fault.code)
-		return;
-	void *b = factor(d, SCRATCH_LORA_B, l->b, out * r);
-	struct gemm_shape s = {.m = c->n,
-		.n = r,
-		.k = out,
-		.a_row = out,
-		.a_col = 1,
-		.b_row = r,
-		.b_col = 1,
-		.c_row = ranks,
-		.a_type = d->act,
-		.b_type = d->act,
-		.c_type = d->act,
-		.scale = l->scale};
-	if (b)
-		gemm_tokens(d, &s, dy, b, NULL, act_at(d, ds, at));
-	if (!l->grad_b || d->fault.code)
-		return;
-	const void *saved = gather(c, SCRATCH_TOKENS_S, l->s, r, true);
-	struct sink_args sink = {.d = d, .linears = l};
-	factor_gradient(c, saved, r, r, dy, out, l->scale, sink_b, &sink, row_squares);
+	struct gemm_shape s = act_shape(c->d, c->n, c->cols, c->rows, c->rows, c->cols);
+	s.b_row = c->cols;
+	s.b_col = 1;
+	s.flags = accumulate ? GEMM_ACCUMULATE : 0;
+	const void *w = merged(c);
+	if (w)
+		gemm_tokens(c->d, &s, dy, w, NULL, dx);
 }
 
-/* dx += ds A and grad_a += ds^T x for all linears at once. */
-static void backward_shared(struct lora_call *c, const struct lora_linear *l, size_t count, void *dx, const void *ds,
-	size_t ranks, double *row_squares)
+/* ds = scale dy B, part by part, for l->ds when that is wanted. */
+static void *output_gradient(struct lora_call *c, const void *dy)
 {
 	struct device *d = c->d;
-	bool wanted = false;
-	char *a = cpu_scratch(d, SCRATCH_LORA_A, ranks * c->cols * d->act_size);
-	for (size_t i = 0, at = 0; a && i < count; at += l[i++].rank) {
-		if (l[i].rank)
-			cpu_to_act(d, act_at(d, a, at * c->cols), l[i].a, l[i].rank * c->cols);
-		wanted |= l[i].rank && l[i].grad_a;
+	const struct lora_part *part = c->l->part;
+	void *ds = c->t->index || !c->l->ds ? cpu_scratch(d, SCRATCH_LORA_DS, c->n * c->ranks * d->act_size) : c->l->ds;
+	for (size_t i = 0, row = 0, at = 0; ds && i < c->l->parts && !d->fault.code;
+		row += part->rows, at += part->rank, i++) {
+		part = &c->l->part[i];
+		if (!part->rank)
+			continue;
+		struct gemm_shape s = act_shape(d, c->n, part->rank, part->rows, c->rows, c->ranks);
+		s.b_row = part->rank;
+		s.b_col = 1;
+		s.scale = c->l->scale;
+		const void *b = factor(d, SCRATCH_LORA_B, part->b, part->rows * part->rank);
+		if (b)
+			gemm_tokens(d, &s, act_at(d, dy, row), b, NULL, act_at(d, ds, at));
 	}
-	struct gemm_shape s = {.m = c->n,
-		.n = c->cols,
-		.k = ranks,
-		.a_row = ranks,
-		.a_col = 1,
-		.b_row = c->cols,
-		.b_col = 1,
-		.c_row = c->cols,
-		.a_type = d->act,
-		.b_type = d->act,
-		.c_type = d->act,
-		.flags = GEMM_ACCUMULATE,
-		.scale = 1};
-	if (dx && a)
-		gemm_tokens(d, &s, ds, a, NULL, dx);
-	struct sink_args sink = {.d = d, .linears = l, .count = count, .cols = c->cols};
-	if (wanted && !d->fault.code)
-		factor_gradient(c, ds, ranks, ranks, c->x, c->cols, 1, sink_a, &sink, row_squares);
+	return ds;
 }
 
-void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linears,
-	size_t count, void *dx, bool accumulate, double *row_squares)
+/* dx += ds A of all parts at once. */
+static void input_gradient(struct lora_call *c, const void *ds, void *dx)
 {
-	if (d->fault.code || !count)
-		return;
-	if (row_squares && !t->row_offsets) {
+	struct gemm_shape s = act_shape(c->d, c->n, c->cols, c->ranks, c->ranks, c->cols);
+	s.b_row = c->cols;
+	s.b_col = 1;
+	s.flags = GEMM_ACCUMULATE;
+	const void *a = all_a(c);
+	if (a)
+		gemm_tokens(c->d, &s, ds, a, NULL, dx);
+}
+
+static bool backward_may(const struct lora_call *c)
+{
+	struct device *d = c->d;
+	const struct lora_linear *l = c->l;
+	bool hook = l->gradient && l->gradient->kind != WEIGHT_GRADIENT_NONE;
+	if (c->row_squares && !c->t->row_offsets)
 		device_fail(d, SAKIORI_EINVAL, "the rows' norms are wanted, but there are no row offsets");
+	if (!c->x && c->ranks && (l->backward == LORA_B4 || !l->s || !l->ds))
+		device_fail(d, SAKIORI_EINVAL, "a backward without x needs s and ds, and another order than B4");
+	if (!c->x && (hook || c->row_squares))
+		device_fail(d, SAKIORI_EINVAL, "a backward without x gives no weight's gradient and no rows' norms");
+	return !d->fault.code;
+}
+
+void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, void *dx,
+	bool accumulate, double *row_squares)
+{
+	if (d->fault.code)
 		return;
-	}
 	gemm_plans_trim(d);
-	struct lora_call c = call_begin(d, t, x, linears, count);
-	size_t ranks = 0;
-	for (size_t i = 0; i < count; i++)
-		ranks += linears[i].rank;
-	void *ds = ranks ? cpu_scratch(d, SCRATCH_LORA_DS, c.n * ranks * d->act_size) : NULL;
+	struct lora_call c = call_begin(d, t, x, l, row_squares);
+	if (!backward_may(&c))
+		return;
+	bool merges = c.ranks && l->backward != LORA_B1, dense = c.ranks && l->backward == LORA_B4;
+	const void *dy = gather(&c, SCRATCH_TOKENS_Y, l->dy, c.rows, true);
 	void *compact_dx = gather(&c, SCRATCH_TOKENS_DX, dx, c.cols, accumulate);
-	size_t at = 0;
-	for (size_t i = 0; i < count && !d->fault.code; at += linears[i++].rank)
-		backward_one(&c, &linears[i], compact_dx, accumulate || i, ds, ranks, at, row_squares);
-	if (ranks && !d->fault.code)
-		backward_shared(&c, linears, count, compact_dx, ds, ranks, row_squares);
+	if (dx && merges)
+		merged_backward(&c, dy, compact_dx, accumulate);
+	else if (dx)
+		cpu_matmul_backward(d, c.n, dy, l->weight, compact_dx, accumulate);
+	weight_gradient(&c, dy);
+	if (c.ranks && (!dense || l->ds) && !d->fault.code) {
+		void *ds = output_gradient(&c, dy);
+		scatter(&c, ds, l->ds, c.ranks);
+		if (dx && !merges)
+			input_gradient(&c, ds, compact_dx);
+		if (x && !dense)
+			gradient_a(&c, ds);
+	}
+	if (!dense)
+		gradient_b(&c, dy);
+	struct pair p = {.left = dy,
+		.m = c.rows,
+		.left_row = c.rows,
+		.right = c.x,
+		.n = c.cols,
+		.right_row = c.cols,
+		.scale = 1};
+	if (dense && (wants_a(&c) || wants_b(&c)) && !d->fault.code)
+		token_gradient(&c, &p, SCRATCH_LORA_DENSE, sink_dense, 0);
 	scatter(&c, compact_dx, dx, c.cols);
+}
+
+void cpu_lora_gradient_a(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l)
+{
+	if (d->fault.code)
+		return;
+	gemm_plans_trim(d);
+	struct lora_call c = call_begin(d, t, x, l, NULL);
+	if (c.ranks && !l->ds)
+		device_fail(d, SAKIORI_EINVAL, "the gradient of A is wanted, but no backward left its ds");
+	if (!d->fault.code && c.ranks)
+		gradient_a(&c, gather(&c, SCRATCH_LORA_DS, l->ds, c.ranks, true));
 }

@@ -35,7 +35,7 @@ static bool list_tokens(struct loss_call *l, const struct tokens *t, size_t *lis
 	*listed = 0;
 	for (size_t i = 0; i < most; i++) {
 		uint32_t token = t->index ? t->index[i] : (uint32_t)i;
-		int32_t label = l->c->labels[token];
+		int32_t label = token == UINT32_MAX ? -1 : l->c->labels[token];
 		if (label >= 0 && (size_t)label >= l->head->rows) {
 			device_fail(l->d, SAKIORI_EINVAL,
 				"label %d, but the head has %zu rows; do tokenizer and model belong together?",

@@ -26,16 +26,16 @@ static void packed_set(const struct weight *w, const struct packed *p, size_t ro
 		((float *)p->data)[at] = w->round ? simd_load_bf16(simd_store_bf16(value)) : value;
 }
 
-static void packed_free(struct packed *p)
+static void packed_free(struct device *d, struct packed *p)
 {
-	cpu_memory_free(p->data);
+	cpu_memory_free(d, p->data);
 	free(p->row_offset);
 	free(p->col_offset);
 }
 
 static bool packed_data(struct device *d, struct packed *p)
 {
-	p->data = cpu_memory_new(p->bytes);
+	p->data = cpu_memory_new(d, p->bytes);
 	if (!p->data)
 		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of weights; use a smaller model", p->bytes);
 	return p->data != NULL;
@@ -87,7 +87,7 @@ static void fill_body(void *args, size_t begin, size_t end, unsigned thread)
 }
 
 /* Fetches the rows in pieces and puts them into every copy. */
-static bool fill_copies(struct device *d, struct weight *w, weight_fill *fill, void *self)
+static bool fill_copies(struct device *d, struct weight *w, const struct weight_source *source)
 {
 	size_t step = FILL_ELEMENTS / w->cols;
 	step = step ? step : 1;
@@ -96,7 +96,7 @@ static bool fill_copies(struct device *d, struct weight *w, weight_fill *fill, v
 		device_fail(d, SAKIORI_ENOMEM, "out of memory");
 	for (size_t first = 0; first < w->rows && !d->fault.code; first += step) {
 		size_t count = w->rows - first < step ? w->rows - first : step;
-		int rc = fill(self, first, count, values);
+		int rc = source->fill(source->self, first, count, values);
 		if (rc) {
 			device_fail(d, rc, "reading a weight failed: %s", err_text(rc));
 			break;
@@ -108,8 +108,28 @@ static bool fill_copies(struct device *d, struct weight *w, weight_fill *fill, v
 	return !d->fault.code;
 }
 
-struct weight *cpu_weight_new(
-	struct device *d, size_t rows, size_t cols, enum dtype storage, unsigned uses, weight_fill *fill, void *self)
+/* Whether this device keeps weights in that way; records a failure if not. */
+static bool storage_may(struct device *d, enum weight_storage storage)
+{
+	static const char *const names[] = {
+		[WEIGHT_F32] = "f32",
+		[WEIGHT_BF16] = "bf16",
+		[WEIGHT_FP8] = "fp8",
+		[WEIGHT_NF4] = "4-bit normal-float",
+		[WEIGHT_STORED] = "the file's own blocks",
+	};
+	if (storage != WEIGHT_F32 && storage != WEIGHT_BF16)
+		device_fail(d, SAKIORI_EUNSUPPORTED, "the CPU keeps no weights as %s: use bf16 or f32", names[storage]);
+	else if (d->act == DTYPE_BF16 && storage != WEIGHT_BF16)
+		device_fail(d, SAKIORI_EUNSUPPORTED,
+			"weights kept as %s cannot be multiplied with bf16 activations; use bf16 for both, or f32 "
+			"activations",
+			names[storage]);
+	return !d->fault.code;
+}
+
+struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum weight_storage storage, unsigned uses,
+	const struct weight_source *source)
 {
 	size_t elements, bytes;
 	if (d->fault.code)
@@ -118,13 +138,8 @@ struct weight *cpu_weight_new(
 		device_fail(d, SAKIORI_EINVAL, "a weight of %zu rows and %zu columns", rows, cols);
 		return NULL;
 	}
-	if (storage == DTYPE_F64 || (d->act == DTYPE_BF16 && storage != DTYPE_BF16)) {
-		device_fail(d, SAKIORI_EUNSUPPORTED,
-			"weights stored as %s cannot be multiplied with %s activations; use bf16 for both, or f32 "
-			"activations",
-			dtype_name(storage), dtype_name(d->act));
+	if (!storage_may(d, storage))
 		return NULL;
-	}
 	struct weight *w = calloc(1, sizeof *w);
 	if (!w) {
 		device_fail(d, SAKIORI_ENOMEM, "out of memory");
@@ -134,7 +149,7 @@ struct weight *cpu_weight_new(
 	w->cols = cols;
 	w->uses = uses;
 	w->element = d->act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-	w->round = storage == DTYPE_BF16;
+	w->round = storage == WEIGHT_BF16;
 	bool good = true;
 	if (d->act == DTYPE_F64 || !(uses & (WEIGHT_FORWARD | WEIGHT_BACKWARD)))
 		good = plain_layout(d, w, &w->plain);
@@ -142,7 +157,7 @@ struct weight *cpu_weight_new(
 		good = packed_layout(d, w, false, &w->forward);
 	if (d->act != DTYPE_F64 && good && uses & WEIGHT_BACKWARD)
 		good = packed_layout(d, w, true, &w->backward);
-	if (good && fill_copies(d, w, fill, self))
+	if (good && fill_copies(d, w, source))
 		return w;
 	cpu_weight_free(d, w);
 	return NULL;
@@ -150,12 +165,11 @@ struct weight *cpu_weight_new(
 
 void cpu_weight_free(struct device *d, struct weight *w)
 {
-	(void)d;
 	if (!w)
 		return;
-	packed_free(&w->forward);
-	packed_free(&w->backward);
-	packed_free(&w->plain);
+	packed_free(d, &w->forward);
+	packed_free(d, &w->backward);
+	packed_free(d, &w->plain);
 	free(w);
 }
 
@@ -186,9 +200,9 @@ static int derive_rows(void *self, size_t first, size_t count, float *out)
 	return 0;
 }
 
-static enum dtype stored_as(const struct weight *w)
+static enum weight_storage stored_as(const struct weight *w)
 {
-	return w->round ? DTYPE_BF16 : DTYPE_F32;
+	return w->round ? WEIGHT_BF16 : WEIGHT_F32;
 }
 
 struct weight *cpu_weight_slice(
@@ -205,14 +219,16 @@ struct weight *cpu_weight_slice(
 		.rows = by_rows ? indices : NULL,
 		.cols = by_rows ? NULL : indices,
 		.cols_count = by_rows ? w->cols : n};
-	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, derive_rows, &s);
+	struct weight_source source = {.fill = derive_rows, .self = &s};
+	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, &source);
 }
 
 struct weight *cpu_weight_merged(
 	struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale)
 {
 	struct derive_args s = {.w = w, .cols_count = w->cols, .a = a, .b = b, .rank = rank, .scale = scale};
-	return cpu_weight_new(d, w->rows, w->cols, stored_as(w), w->uses, derive_rows, &s);
+	struct weight_source source = {.fill = derive_rows, .self = &s};
+	return cpu_weight_new(d, w->rows, w->cols, stored_as(w), w->uses, &source);
 }
 
 void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n)
@@ -263,13 +279,18 @@ size_t cpu_weight_bytes(const struct weight *w)
 	return total;
 }
 
+struct merge_args {
+	const struct lora_linear *l;
+	void *out;
+};
+
 struct embedding_args {
 	const struct weight *w;
 	const uint32_t *ids;
 	void *out;
 };
 
-#define ACT_TEMPLATE "compute/cpu/embedding.inc"
+#define ACT_TEMPLATE "compute/cpu/weight.inc"
 #include "compute/cpu/each_act.h"
 
 void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out)
@@ -285,4 +306,10 @@ void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct
 		}
 	struct embedding_args args = {.w = w, .ids = ids, .out = out};
 	cpu_run(d, n, 64, CPU_PICK(d, embedding_body), &args);
+}
+
+void weight_with_adapter(struct device *d, const struct lora_linear *l, void *out)
+{
+	struct merge_args args = {.l = l, .out = out};
+	cpu_run(d, l->weight->rows, 16, CPU_PICK(d, merge_body), &args);
 }

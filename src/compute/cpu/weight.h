@@ -27,6 +27,8 @@ static inline const struct packed *weight_any(const struct weight *w)
 	return w->plain.data ? &w->plain : w->forward.data ? &w->forward : &w->backward;
 }
 
+/* out (rows, cols), act: W + scale B A of all parts, summed in f32 (f64 for the oracle) and rounded once. */
+void weight_with_adapter(struct device *d, const struct lora_linear *l, void *out);
 /* Where b of a product lies; adds to the shape how to read it. backward: dy W, else x W^T. */
 const void *weight_operand(const struct weight *w, bool backward, struct gemm_shape *s);
 /* Whether the device is well and the weight was made for this use; records a failure if not. */
