@@ -44,14 +44,15 @@ static inline unsigned attention_slots(size_t count, size_t rows, unsigned size)
 	return (unsigned)(count / size + rows);
 }
 
-/* The tile of a slot; the last tile of a row comes first, since under a causal mask it takes longest. False for a slot left over. */
-__device__ __forceinline__ bool attention_locate(const struct attention_shape &s, const uint32_t *rows, unsigned size,
-	unsigned slot, struct attention_tile *tile)
+/* The tile of a slot. last_first: a row's last tile comes first; under a causal mask the last queries and the first keys take longest, and the
+ * longest had better not come last. False for a slot left over. */
+__device__ __forceinline__ bool attention_locate(
+	const struct attention_shape &s, unsigned size, unsigned slot, bool last_first, struct attention_tile *tile)
 {
 	int low = 0, high = s.row_count - 1;
 	while (low < high) {
 		int middle = (low + high + 1) / 2;
-		if (rows[middle] / size + middle <= slot)
+		if (s.rows[middle] / size + middle <= slot)
 			low = middle;
 		else
 			high = middle - 1;
@@ -61,8 +62,8 @@ __device__ __forceinline__ bool attention_locate(const struct attention_shape &s
 	tile->kv_first = s.kv_rows[low];
 	tile->kv_count = (int)(s.kv_rows[low + 1] - tile->kv_first);
 	tile->shift = tile->kv_count - tile->q_count;
-	unsigned tiles = (rows[low + 1] - rows[low] + size - 1) / size, at = slot - (rows[low] / size + low);
-	tile->start = (int)((tiles - 1 - at) * size);
+	unsigned tiles = ((unsigned)tile->q_count + size - 1) / size, at = slot - (tile->q_first / size + low);
+	tile->start = (int)((last_first ? tiles - 1 - at : at) * size);
 	return at < tiles;
 }
 

@@ -325,8 +325,8 @@ static bool key_make(const struct cuda_device *c, const struct attention_call *c
 		return false;
 	key->ragged = t->rows * t->longest != t->count || t->longest % SHORTEST;
 	key->training = call->log_sum_exp != NULL;
-	key->rows = key->ragged ? rounded((int64_t)t->rows, 2) : (int64_t)t->rows;
-	key->longest = key->ragged ? rounded((int64_t)t->longest, 2) : (int64_t)t->longest;
+	key->rows = key->ragged ? rounded((int64_t)t->rows, 3) : (int64_t)t->rows;
+	key->longest = key->ragged ? rounded((int64_t)t->longest, 3) : (int64_t)t->longest;
 	key->count = key->ragged && key->training ? (int64_t)t->count : 0;
 	key->heads = (int64_t)a->heads;
 	key->kv_heads = (int64_t)a->kv_heads;

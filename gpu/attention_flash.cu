@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(128, 2) flash_forward(
 	int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 	int head = blockIdx.x % s.heads, kv_head = head / (s.heads / s.kv_heads);
 	struct attention_tile tile;
-	if (!attention_locate(s, s.rows, TILE, blockIdx.x / s.heads, &tile))
+	if (!attention_locate(s, TILE, blockIdx.x / s.heads, true, &tile))
 		return;
 	q += tile.q_first * s.q_stride + (size_t)head * D;
 	k += tile.kv_first * s.kv_stride + (size_t)kv_head * D;
@@ -402,7 +402,7 @@ __global__ void __launch_bounds__(WARPS * 32) flash_backward(struct attention_sh
 	int group = s.heads / s.kv_heads, tile_heads = BY_KEYS ? s.kv_heads : s.heads;
 	int tile_head = blockIdx.x % tile_heads, kv_head = BY_KEYS ? tile_head : tile_head / group;
 	struct attention_tile tile;
-	if (!attention_locate(s, s.rows, TILE, blockIdx.x / tile_heads, &tile))
+	if (!attention_locate(s, TILE, blockIdx.x / tile_heads, !BY_KEYS, &tile))
 		return;
 	int count = tile.q_count, own = tile.start + warp * M * 16;
 	size_t dense = (size_t)s.heads * D;

@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(WARPS *LANES)
 	int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
 	int head = blockIdx.x % s.heads, kv_head = head / (s.heads / s.kv_heads);
 	struct attention_tile t;
-	if (!attention_locate(s, s.rows, WARPS * R, blockIdx.x / s.heads, &t))
+	if (!attention_locate(s, WARPS * R, blockIdx.x / s.heads, true, &t))
 		return;
 	q += t.q_first * s.q_stride + (size_t)head * s.head_dim;
 	k += t.kv_first * s.kv_stride + (size_t)kv_head * s.head_dim;
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(WARPS *LANES)
 	int group = s.heads / s.kv_heads, tile_heads = KEYS ? s.kv_heads : s.heads;
 	int tile_head = blockIdx.x % tile_heads, kv_head = KEYS ? tile_head : tile_head / group;
 	struct attention_tile t;
-	if (!attention_locate(s, s.rows, WARPS * R, blockIdx.x / tile_heads, &t))
+	if (!attention_locate(s, WARPS * R, blockIdx.x / tile_heads, !KEYS, &t))
 		return;
 	int count = t.q_count, own = t.start + warp * R;
 	const T *k = b.k + t.q_first * s.kv_stride + (size_t)kv_head * s.head_dim;
