@@ -38,7 +38,7 @@ llama-3-8b 2 2048 16 fp8
 llama-3-8b 4 2048 16 bf16 --memory offload
 llama-3-8b 4 2048 16 q4 --memory selective'
 
-case $device in cpu) list=$cpu ;; *) list=$cuda ;; esac
+case $device in cpu) list=$cpu warmup=0 ;; *) list=$cuda warmup=1 ;; esac
 [ -z "$small" ] || list=$(grep -v 'smollm2-360m\|llama\|512 128 f32\|4 512 16' <<<"$list")
 field() { python3 -c 'import json, sys; print(json.loads(sys.stdin.readlines()[-1])[sys.argv[1]])' "$1"; }
 worst=1
@@ -46,7 +46,7 @@ while read -r model batch seq rank dtype options; do
 	# shellcheck disable=SC2086
 	set -- --model "shape:$model" --device "$device" --batch "$batch" --seq "$seq" --rank "$rank" --base-dtype "$dtype" $options
 	planned=$("$sakiori" plan "$@" --micro-tokens $((batch * seq)) --json | field peak_bytes)
-	measured=$("$sakiori" bench train "$@" --steps 1 --warmup 1 --no-ceiling --json </dev/null | field peak_bytes)
+	measured=$("$sakiori" bench train "$@" --steps 1 --warmup $warmup --no-ceiling --json </dev/null | field peak_bytes)
 	ratio=$(awk "BEGIN { printf \"%.4f\", $planned / $measured }")
 	echo "{\"event\":\"plan_accuracy\",\"arguments\":\"$*\",\"planned_bytes\":$planned,\"measured_bytes\":$measured,\"ratio\":$ratio}"
 	worst=$(awk "BEGIN { a = $worst - 1; b = $ratio - 1; if (b < 0 ? -b > (a < 0 ? -a : a) : b > (a < 0 ? -a : a)) print $ratio; else print $worst }")

@@ -88,7 +88,9 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 	size_t act = dtype_size(r->act), chunk = 128;
 	size_t inputs = larger(larger(3 * w->hidden, w->query), larger(2 * w->hidden, w->ffn));
 	size_t outputs = larger(larger(w->query, w->key), larger(w->hidden, w->ffn));
-	out->logits = chunk * shape->vocabulary * (4 + act) + chunk * w->hidden * act + r->tokens * 4;
+	/* f32 gradients of the logits overwrite them. */
+	size_t logit = sizeof(float) + (r->act == DTYPE_BF16 ? act : 0);
+	out->logits = chunk * (shape->vocabulary * logit + w->hidden * act) + r->tokens * sizeof(uint32_t);
 	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
 }
 
