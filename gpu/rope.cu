@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rotary embedding in place. A thread turns the same features of several heads, so that its cosines and sines are read once. */
+/* Rotary embedding in place. A block has all heads of a token (or several tokens), so that cosines and sines come from memory once. */
 #include "gpu/elementwise.cuh"
 
 #define BLOCK 256
@@ -12,22 +12,7 @@ template <typename T> struct rope_call {
 	float direction; /* 1 forward, -1 backward: the transposed rotation */
 };
 
-/* Features low[0 .. WIDTH-1] with their partners `half` further. */
-template <int WIDTH, typename T>
-__device__ __forceinline__ void turn(T *low, T *high, const float (&cosine)[WIDTH], const float (&sine)[WIDTH],
-	const float (&x)[WIDTH], const float (&y)[WIDTH])
-{
-	float turned_low[WIDTH], turned_high[WIDTH];
-#pragma unroll
-	for (int i = 0; i < WIDTH; i++) {
-		turned_low[i] = x[i] * cosine[i] - y[i] * sine[i];
-		turned_high[i] = y[i] * cosine[i] + x[i] * sine[i];
-	}
-	store_floats(low, turned_low);
-	store_floats(high, turned_high);
-}
-
-/* Block: (WIDTH features of a half, heads, tokens); grid: tokens. Two heads are in flight a thread. */
+/* Block: (WIDTH features of a half, heads, tokens); grid: tokens. */
 template <typename T, int WIDTH> __global__ void __launch_bounds__(BLOCK) rope_turn(rope_call<T> a)
 {
 	size_t token = (size_t)blockIdx.x * blockDim.z + threadIdx.z;
@@ -38,32 +23,27 @@ template <typename T, int WIDTH> __global__ void __launch_bounds__(BLOCK) rope_t
 		float cosine[WIDTH], sine[WIDTH];
 		load_floats(cosine, a.cosine + position * a.half + feature);
 		load_floats(sine, a.sine + position * a.half + feature);
-#pragma unroll
-		for (int i = 0; i < WIDTH; i++)
-			sine[i] *= a.direction;
-		for (size_t head = threadIdx.y; head < a.heads; head += 2 * blockDim.y) {
-			T *low = a.x + token * a.stride + head * a.head_dim + feature;
-			T *other = low + blockDim.y * a.head_dim;
-			bool two = head + blockDim.y < a.heads;
-			float x[WIDTH], y[WIDTH], other_x[WIDTH], other_y[WIDTH];
+		for (size_t head = threadIdx.y; head < a.heads; head += blockDim.y) {
+			T *low = a.x + token * a.stride + head * a.head_dim + feature, *high = low + a.half;
+			float x[WIDTH], y[WIDTH], turned_x[WIDTH], turned_y[WIDTH];
 			load_floats(x, low);
-			load_floats(y, low + a.half);
-			if (two) {
-				load_floats(other_x, other);
-				load_floats(other_y, other + a.half);
+			load_floats(y, high);
+#pragma unroll
+			for (int i = 0; i < WIDTH; i++) {
+				turned_x[i] = x[i] * cosine[i] - y[i] * (a.direction * sine[i]);
+				turned_y[i] = y[i] * cosine[i] + x[i] * (a.direction * sine[i]);
 			}
-			turn(low, low + a.half, cosine, sine, x, y);
-			if (two)
-				turn(other, other + a.half, cosine, sine, other_x, other_y);
+			store_floats(low, turned_x);
+			store_floats(high, turned_y);
 		}
 	}
 }
 
 template <typename T, int WIDTH> static void issue(struct cuda_device *c, const rope_call<T> &a)
 {
-	size_t pieces = a.half / WIDTH, pairs = (a.heads + 1) / 2;
+	size_t pieces = a.half / WIDTH;
 	unsigned x = (unsigned)(pieces < BLOCK ? pieces : BLOCK);
-	unsigned y = (unsigned)(pairs < BLOCK / x ? pairs : BLOCK / x);
+	unsigned y = (unsigned)(a.heads < BLOCK / x ? a.heads : BLOCK / x);
 	unsigned z = BLOCK / (x * y);
 	if (z > 64) /* CUDA's limit */
 		z = 64;
