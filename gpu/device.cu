@@ -291,13 +291,16 @@ static void equip(struct cuda_device *c)
 		    c, cudaInitDevice(c->ordinal, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid), what) ||
 		!cuda_well(c, cudaSetDevice(c->ordinal), what))
 		return;
-	if (cudaFuncGetAttributes(&attributes, empty_kernel) != cudaSuccess) {
+	cudaError_t e = cudaFuncGetAttributes(&attributes, empty_kernel);
+	if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {
 		cudaGetLastError();
 		cuda_fail(c, SAKIORI_EUNSUPPORTED,
 			"this backend was compiled without code for %s (compute capability %d.%d)", c->name,
 			c->architecture / 10, c->architecture % 10);
 		return;
 	}
+	if (!cuda_well(c, e, what))
+		return;
 	cuda_well(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), what);
 	cuda_well(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), what);
 	cuda_well(c, cudaEventCreateWithFlags(&c->issued, cudaEventDisableTiming), what);
@@ -317,8 +320,6 @@ static void equip(struct cuda_device *c)
 		cuda_fail(c, SAKIORI_EDEVICE,
 			"cuBLASLt does not start on %s; is there memory left on the card (nvidia-smi)?", c->name);
 	}
-	/* What NVIDIA recommends for cuBLAS on each generation. */
-	cuda_scratch(c, SCRATCH_GEMM, (size_t)(c->architecture >= 90 ? 32 : 8) << 20);
 }
 
 /* The module's one exported symbol; the header has taken its name for the function's type. */

@@ -130,8 +130,8 @@ static void cuda_working_space(const struct memory_request *r, struct memory_bre
 	out->lora = rank * (inputs + outputs) * act + n * 3 * rank * act;
 	/* gpu/attention_cudnn.cu: sums of dq, and of d_out * out; a head's log-sum-exp. */
 	out->attention = n * w->query * (r->act == DTYPE_BF16 ? sizeof(float) : 0) + n * shape->heads * sizeof(float);
-	/* gpu/device.cu: cuBLASLt's; gpu/linear.cu: the widest activation in E4M3. */
-	out->products = ((size_t)32 << 20) + (plain > logits ? plain - logits : 0);
+	/* gpu/gemm.cu: cuBLASLt's, and the trials' output; gpu/linear.cu: the widest activation in E4M3. */
+	out->products = ((size_t)40 << 20) + (plain > logits ? plain - logits : 0);
 	if (r->storage == WEIGHT_FP8)
 		out->products += n * (outputs + sizeof(float));
 	/* gpu/weight.cu: a piece of a weight on its way, and the table of random values. */
