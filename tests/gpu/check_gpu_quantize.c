@@ -6,7 +6,11 @@ static void check_bits(struct pair *p, const float *x, size_t n, uint64_t seed, 
 {
 	size_t blocks = quantize_blocks(n);
 	struct both from = pair_host(p, PAIR_F32, x, n), values = pair_output(p, PAIR_BYTES, n),
-		    scales = pair_output(p, PAIR_BYTES, 2 * blocks), back = pair_output(p, PAIR_F32, n);
+		    back = pair_output(p, PAIR_F32, n);
+	size_t shift = p->shift;
+	p->shift = 0; /* scales are whole uint16_t */
+	struct both scales = pair_output(p, PAIR_BYTES, 2 * blocks);
+	p->shift = shift;
 	for (int side = 0; side < PAIR_SIDES; side++) {
 		struct device *d = p->device[side];
 		d->ops->quantize(d, values.at[side], scales.at[side], from.at[side], n, seed, stream);
