@@ -12,19 +12,17 @@
 #include "compute/compute.h"
 
 enum { HIDDEN = 576, INNER = 1536, HEADS = 9, KV_HEADS = 3, HEAD_DIM = 64, VOCABULARY = 49152, RANK = 16, ROW = 512 };
-enum { Q, K, V, O, GATE, UP, DOWN, LINEARS };
+enum { QKV, O, GATE_UP, DOWN, LINEARS };
+enum { KEY = KV_HEADS * HEAD_DIM, WIDE = HIDDEN + 2 * KEY };
 
 static const struct {
 	const char *name;
-	size_t out, in;
+	size_t in, parts, out[3];
 } shapes[LINEARS] = {
-	{"q", HIDDEN, HIDDEN},
-	{"k", KV_HEADS *HEAD_DIM, HIDDEN},
-	{"v", KV_HEADS *HEAD_DIM, HIDDEN},
-	{"o", HIDDEN, HIDDEN},
-	{"gate", INNER, HIDDEN},
-	{"up", INNER, HIDDEN},
-	{"down", HIDDEN, INNER},
+	{"qkv", HIDDEN, 3, {HIDDEN, KEY, KEY}},
+	{"o", HIDDEN, 1, {HIDDEN}},
+	{"gate_up", HIDDEN, 2, {INNER, INNER}},
+	{"down", INNER, 1, {HIDDEN}},
 };
 
 struct bench {
@@ -33,7 +31,7 @@ struct bench {
 	size_t n;
 	struct weight *weight[LINEARS], *head;
 	struct lora_linear linear[LINEARS];
-	void *x, *wide, *wide2, *wide3, *y, *y2, *q, *k, *v, *dq, *dk, *dv, *out, *dout;
+	void *x, *wide, *wide2, *gate_up, *y, *y2, *qkv, *d_qkv, *out, *dout;
 	float *norm, *inverse, *lse, *flat[4];
 	int32_t *labels;
 	uint32_t *positions, *ids;
@@ -99,26 +97,42 @@ static float *random_floats(struct bench *b, size_t n)
 	return values;
 }
 
-static void init_linears(struct bench *b, enum dtype storage)
+static size_t outputs(int l)
+{
+	size_t rows = 0;
+	for (size_t i = 0; i < shapes[l].parts; i++)
+		rows += shapes[l].out[i];
+	return rows;
+}
+
+static struct weight *random_weight(struct bench *b, size_t rows, size_t cols)
+{
+	struct weight_source source = {.fill = random_rows, .self = &cols};
+	enum weight_storage storage = b->d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
+	return b->d->ops->weight_new(b->d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, &source);
+}
+
+static void init_linears(struct bench *b)
 {
 	for (int l = 0; l < LINEARS; l++) {
-		size_t out = shapes[l].out, in = shapes[l].in;
-		b->weight[l] = b->d->ops->weight_new(
-			b->d, out, in, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &in);
+		size_t rows = outputs(l), in = shapes[l].in, parts = shapes[l].parts;
+		b->weight[l] = random_weight(b, rows, in);
 		b->linear[l] = (struct lora_linear){.weight = b->weight[l],
-			.rank = RANK,
 			.scale = 2,
-			.a = random_floats(b, RANK * in),
-			.b = random_floats(b, RANK * out),
-			.grad_a = random_floats(b, RANK * in),
-			.grad_b = random_floats(b, RANK * out),
-			.s = random_act(b, b->n * RANK),
-			.y = random_act(b, b->n * out)};
+			.parts = parts,
+			.s = random_act(b, b->n * parts * RANK),
+			.ds = random_act(b, b->n * parts * RANK),
+			.y = random_act(b, b->n * rows)};
 		b->linear[l].dy = b->linear[l].y;
+		for (size_t i = 0; i < parts; i++)
+			b->linear[l].part[i] = (struct lora_part){.rows = shapes[l].out[i],
+				.rank = RANK,
+				.a = random_floats(b, RANK * in),
+				.b = random_floats(b, RANK * shapes[l].out[i]),
+				.grad_a = random_floats(b, RANK * in),
+				.grad_b = random_floats(b, RANK * shapes[l].out[i])};
 	}
-	size_t hidden = HIDDEN;
-	b->head = b->d->ops->weight_new(
-		b->d, VOCABULARY, HIDDEN, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, random_rows, &hidden);
+	b->head = random_weight(b, VOCABULARY, HIDDEN);
 }
 
 static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
@@ -130,16 +144,15 @@ static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
 		exit(EXIT_FAILURE);
 	}
 	b->n = n;
-	init_linears(b, act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32);
-	void **hidden[] = {&b->x, &b->y, &b->y2, &b->q, &b->dq, &b->out, &b->dout};
-	for (int i = 0; i < 7; i++)
+	init_linears(b);
+	void **hidden[] = {&b->x, &b->y, &b->y2, &b->out, &b->dout};
+	for (int i = 0; i < 5; i++)
 		*hidden[i] = random_act(b, n * HIDDEN);
-	void **inner[] = {&b->wide, &b->wide2, &b->wide3};
-	for (int i = 0; i < 3; i++)
-		*inner[i] = random_act(b, n * INNER);
-	void **keys[] = {&b->k, &b->v, &b->dk, &b->dv};
-	for (int i = 0; i < 4; i++)
-		*keys[i] = random_act(b, n * KV_HEADS * HEAD_DIM);
+	b->wide = random_act(b, n * INNER);
+	b->wide2 = random_act(b, n * INNER);
+	b->gate_up = random_act(b, n * 2 * INNER);
+	b->qkv = random_act(b, n * WIDE);
+	b->d_qkv = random_act(b, n * WIDE);
 	for (int i = 0; i < 4; i++)
 		b->flat[i] = random_floats(b, 5000000);
 	b->norm = random_floats(b, HIDDEN);
@@ -158,7 +171,7 @@ static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
 			offsets[rows++] = (uint32_t)i;
 	}
 	offsets[rows] = (uint32_t)n;
-	b->t = (struct tokens){.count = n, .row_offsets = offsets, .rows = rows};
+	b->t = (struct tokens){.count = n, .row_offsets = offsets, .rows = rows, .longest = n < ROW ? n : ROW};
 	b->rope = (struct rope){.cosine = random_floats(b, ROW * 32),
 		.sine = random_floats(b, ROW * 32),
 		.half = 32,
@@ -167,8 +180,8 @@ static void init(struct bench *b, enum dtype act, size_t n, unsigned threads)
 		.kv_heads = KV_HEADS,
 		.head_dim = HEAD_DIM,
 		.scale = 0.125f,
-		.q_stride = HIDDEN,
-		.kv_stride = KV_HEADS * HEAD_DIM};
+		.q_stride = WIDE,
+		.kv_stride = WIDE};
 }
 
 static void *input_of(struct bench *b, int l)
@@ -189,12 +202,12 @@ static void product_back(struct bench *b)
 
 static void forward(struct bench *b)
 {
-	b->d->ops->lora_forward(b->d, &b->t, input_of(b, b->which), &b->linear[b->which], 1);
+	b->d->ops->lora_forward(b->d, &b->t, input_of(b, b->which), &b->linear[b->which]);
 }
 
 static void backward(struct bench *b)
 {
-	b->d->ops->lora_backward(b->d, &b->t, input_of(b, b->which), &b->linear[b->which], 1,
+	b->d->ops->lora_backward(b->d, &b->t, input_of(b, b->which), &b->linear[b->which],
 		b->which == DOWN ? b->wide2 : b->y, false, NULL);
 }
 
@@ -210,33 +223,36 @@ static void norm_backward(struct bench *b)
 
 static void rope(struct bench *b)
 {
-	b->d->ops->rope_forward(b->d, &b->rope, b->n, b->positions, b->dq, HEADS, HIDDEN);
+	b->d->ops->rope_forward(b->d, &b->rope, b->n, b->positions, b->d_qkv, HEADS + KV_HEADS, WIDE);
 }
 
 static void swiglu(struct bench *b)
 {
-	b->d->ops->activation_forward(b->d, ACTIVATION_SWIGLU, b->n * INNER, b->wide, b->wide2, b->wide3);
+	b->d->ops->activation_forward(b->d, ACTIVATION_SWIGLU, b->n, INNER, b->gate_up, b->wide);
 }
 
 static void swiglu_backward(struct bench *b)
 {
-	b->d->ops->activation_backward(b->d, ACTIVATION_SWIGLU, b->n * INNER, b->wide3, b->wide, b->wide2, NULL);
+	b->d->ops->activation_backward(b->d, ACTIVATION_SWIGLU, b->n, INNER, b->wide2, b->gate_up, b->wide2);
 }
 
 static void attention(struct bench *b)
 {
-	b->d->ops->attention_forward(b->d, &b->attention, &b->t, b->q, b->k, b->v, b->out, b->lse);
+	b->d->ops->attention_forward(b->d, &b->attention, &b->t, b->qkv, act_at(b->d, b->qkv, HIDDEN),
+		act_at(b->d, b->qkv, HIDDEN + KEY), b->out, b->lse);
 }
 
 static void attention_backward(struct bench *b)
 {
-	b->d->ops->attention_backward(
-		b->d, &b->attention, &b->t, b->q, b->k, b->v, b->out, b->lse, b->dout, b->dq, b->dk, b->dv);
+	b->d->ops->attention_backward(b->d, &b->attention, &b->t, b->qkv, act_at(b->d, b->qkv, HIDDEN),
+		act_at(b->d, b->qkv, HIDDEN + KEY), b->out, b->lse, b->dout, b->d_qkv, act_at(b->d, b->d_qkv, HIDDEN),
+		act_at(b->d, b->d_qkv, HIDDEN + KEY));
 }
 
 static void loss(struct bench *b)
 {
-	struct cross_entropy c = {.labels = b->labels, .gradient_scale = 1.0f / (float)b->n};
+	const float each = 1.0f / (float)b->n;
+	struct cross_entropy c = {.labels = b->labels, .gradient_scale = &each};
 	b->d->ops->cross_entropy(b->d, &c, &b->t, b->x, b->head, b->y);
 }
 
@@ -257,33 +273,31 @@ static void layer_forward(struct bench *b)
 	const struct device_ops *o = b->d->ops;
 	struct lora_linear *l = b->linear;
 	norm_forward(b);
-	o->lora_forward(b->d, &b->t, b->x, &l[Q], 3);
-	o->rope_forward(b->d, &b->rope, b->n, b->positions, l[Q].y, HEADS, HIDDEN);
-	o->rope_forward(b->d, &b->rope, b->n, b->positions, l[K].y, KV_HEADS, KV_HEADS * HEAD_DIM);
+	o->lora_forward(b->d, &b->t, b->x, &l[QKV]);
+	o->rope_forward(b->d, &b->rope, b->n, b->positions, l[QKV].y, HEADS + KV_HEADS, WIDE);
 	attention(b);
-	o->lora_forward(b->d, &b->t, b->x, &l[O], 1);
+	o->lora_forward(b->d, &b->t, b->x, &l[O]);
 	norm_forward(b);
-	o->lora_forward(b->d, &b->t, b->x, &l[GATE], 2);
+	o->lora_forward(b->d, &b->t, b->x, &l[GATE_UP]);
 	swiglu(b);
-	o->lora_forward(b->d, &b->t, b->wide, &l[DOWN], 1);
+	o->lora_forward(b->d, &b->t, b->wide, &l[DOWN]);
 }
 
 static void layer_backward(struct bench *b)
 {
 	const struct device_ops *o = b->d->ops;
 	struct lora_linear *l = b->linear;
-	swiglu(b);
-	o->lora_backward(b->d, &b->t, b->wide, &l[DOWN], 1, b->wide2, false, NULL);
+	o->lora_backward(b->d, &b->t, NULL, &l[DOWN], b->wide2, false, NULL);
 	swiglu_backward(b);
+	o->lora_gradient_a(b->d, &b->t, b->wide2, &l[DOWN]);
 	norm_forward(b);
-	o->lora_backward(b->d, &b->t, b->x, &l[GATE], 2, b->y, false, NULL);
+	o->lora_backward(b->d, &b->t, b->x, &l[GATE_UP], b->y, false, NULL);
 	norm_backward(b);
-	o->lora_backward(b->d, &b->t, b->x, &l[O], 1, b->y, false, NULL);
+	o->lora_backward(b->d, &b->t, b->x, &l[O], b->y, false, NULL);
 	attention_backward(b);
-	o->rope_backward(b->d, &b->rope, b->n, b->positions, b->dq, HEADS, HIDDEN);
-	o->rope_backward(b->d, &b->rope, b->n, b->positions, b->dk, KV_HEADS, KV_HEADS * HEAD_DIM);
+	o->rope_backward(b->d, &b->rope, b->n, b->positions, b->d_qkv, HEADS + KV_HEADS, WIDE);
 	norm_forward(b);
-	o->lora_backward(b->d, &b->t, b->x, &l[Q], 3, b->y, false, NULL);
+	o->lora_backward(b->d, &b->t, b->x, &l[QKV], b->y, false, NULL);
 	norm_backward(b);
 }
 
@@ -308,8 +322,9 @@ static void linears(struct bench *b)
 {
 	for (b->which = 0; b->which < LINEARS; b->which++) {
 		const char *name = shapes[b->which].name;
-		double base = 2.0 * (double)(b->n * shapes[b->which].in * shapes[b->which].out);
-		double pair = 2.0 * (double)(b->n * RANK * (shapes[b->which].in + shapes[b->which].out));
+		double base = 2.0 * (double)(b->n * shapes[b->which].in * outputs(b->which));
+		double pair = 2.0 * (double)(b->n * RANK *
+					     (shapes[b->which].parts * shapes[b->which].in + outputs(b->which)));
 		double rate = base / report(b, "product", name, product, base, 0) * 1e-9;
 		b->ceiling = rate > b->ceiling ? rate : b->ceiling;
 		rate = base / report(b, "product_backward", name, product_back, base, 0) * 1e-9;
@@ -324,8 +339,8 @@ static void summary(struct bench *b)
 {
 	double base = 0, pair = 0, n = (double)b->n;
 	for (int l = 0; l < LINEARS; l++) {
-		base += 2.0 * n * (double)(shapes[l].in * shapes[l].out);
-		pair += 2.0 * n * RANK * (double)(shapes[l].in + shapes[l].out);
+		base += 2.0 * n * (double)(shapes[l].in * outputs(l));
+		pair += 2.0 * n * RANK * (double)(shapes[l].parts * shapes[l].in + outputs(l));
 	}
 	double attended = 4.0 * n * (ROW / 2.0) * HIDDEN;
 	double f = report(b, "layer_forward", NULL, layer_forward, base + pair + attended, 0);
@@ -353,9 +368,9 @@ int main(int argc, char **argv)
 	linears(&b);
 	report(&b, "norm_forward", NULL, norm_forward, 0, 4 * hidden);
 	report(&b, "norm_backward", NULL, norm_backward, 0, 4 * hidden);
-	report(&b, "rope", NULL, rope, 0, 2 * hidden);
+	report(&b, "rope", NULL, rope, 0, 2 * hidden * (HEADS + KV_HEADS) / HEADS);
 	report(&b, "swiglu", NULL, swiglu, 0, 3 * inner);
-	report(&b, "swiglu_backward", NULL, swiglu_backward, 0, 5 * inner);
+	report(&b, "swiglu_backward", NULL, swiglu_backward, 0, 6 * inner);
 	report(&b, "embedding", NULL, embedding, 0, 2 * hidden);
 	report(&b, "adamw", NULL, adamw, 0, 7 * 4884480.0 * 4);
 	double attended = 4.0 * (double)n * (ROW / 2.0) * HIDDEN;

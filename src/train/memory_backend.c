@@ -22,13 +22,14 @@ static size_t round_up(size_t n, size_t step)
 
 /* ---- weights ---- */
 
-/* What a weight with these uses is really kept as: rows are looked up in plain numbers, and only some blocks of files are unpacked. */
+/* What a weight is really kept as (weights.h): embedding and head are plain, and only some blocks of files are unpacked. */
 static enum weight_storage storage_of(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
 {
 	bool blocks = t->type == STORED_Q4_0 || t->type == STORED_Q4_1 || t->type == STORED_Q8_0;
 	if (r->storage == WEIGHT_F32)
 		return WEIGHT_F32;
-	if (uses & WEIGHT_ROWS || (r->storage == WEIGHT_STORED && !blocks))
+	bool plain = uses & WEIGHT_ROWS || !strcmp(t->name, "lm_head.weight");
+	if (plain || (r->storage == WEIGHT_STORED && !blocks))
 		return WEIGHT_BF16;
 	return r->storage;
 }
@@ -110,9 +111,8 @@ static size_t cuda_plain_weight(const struct memory_request *r)
 {
 	const struct lora_widths *w = &r->layout->widths;
 	size_t linears = larger(larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden, w->query * w->hidden);
-	size_t head = model_file_shape(r->file)->tied ? 0 : w->hidden * model_file_shape(r->file)->vocabulary;
 	bool unpacked = r->storage == WEIGHT_NF4 || r->storage == WEIGHT_STORED;
-	size_t elements = unpacked ? larger(linears, head) : r->merged ? linears : 0;
+	size_t elements = unpacked || r->merged ? linears : 0;
 	return elements * dtype_size(r->act);
 }
 

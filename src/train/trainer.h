@@ -17,7 +17,7 @@
 #include "train/variants.h"
 
 /* How the frozen base weights are held. Activations are f32 with f32 weights and bf16 with all others; a device that does not hold a kind
- * refuses it. Embedding and output head are bf16 under the packed kinds where the file's own type cannot be used. */
+ * refuses it. Embedding and output head are bf16 under the packed kinds, and so is what the file stores in a way that nobody unpacks. */
 enum trainer_dtype {
 	TRAINER_BF16,
 	TRAINER_F32,
