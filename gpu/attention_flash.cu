@@ -354,35 +354,57 @@ struct flash_backward_call {
 	bf16 *dq, *dk, *dv;
 };
 
-/* From scores and dp to p and ds without the scale, for the warp's 16 rows from own on against VISITORS from block on. lse (in base 2), delta: of
- * rows g and g + 8 when they are queries. numbers: of the passing queries otherwise. */
+/* Raw scores become those whose capped, scaled value is the softmax's; dp becomes what keeps p (dp - delta) right, the cap's slope included. */
 template <bool BY_KEYS>
-__device__ __forceinline__ void flash_harden(float (*score)[4], float (*dp)[4], const struct attention_shape &s,
-	int own, int block, int count, const float *lse, const float *delta, const float (*numbers)[VISITORS],
-	bool edge)
+__device__ __forceinline__ void flash_cap(float (*score)[4], float (*dp)[4], float scale, float softcap,
+	const float *delta, const float (*numbers)[VISITORS])
 {
-	int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+	int t = threadIdx.x % 4;
 #pragma unroll
 	for (int n = 0; n < VISITORS / 8; n++)
 #pragma unroll
 		for (int e = 0; e < 4; e++) {
-			int row = own + g + e / 2 * 8, column = n * 8 + 2 * t + e % 2, other = block + column;
-			float top = BY_KEYS ? numbers[0][column] * LOG2_E : lse[e / 2];
-			float middle = BY_KEYS ? numbers[1][column] : delta[e / 2];
-			float x = score[n][e] * s.scale, slope = 1;
-			if (s.softcap > 0) {
-				float bent = tanhf(x / s.softcap);
-				x = s.softcap * bent;
-				slope = 1 - bent * bent;
-			}
-			float p = flash_exp2(fmaf(x, LOG2_E, -top));
-			if (edge) {
-				int query = BY_KEYS ? other : row, key = BY_KEYS ? row : other;
-				if (other >= count || key > query + s.after || key < query - s.before)
-					p = 0;
-			}
-			score[n][e] = p;
-			dp[n][e] = p * (dp[n][e] - middle) * slope;
+			float middle = BY_KEYS ? numbers[1][n * 8 + 2 * t + e % 2] : delta[e / 2];
+			float bent = tanhf(score[n][e] * scale / softcap);
+			score[n][e] = softcap * bent / scale;
+			dp[n][e] = middle + (dp[n][e] - middle) * (1 - bent * bent);
+		}
+}
+
+/* From raw scores and dp to p and ds without the scale, for the warp's 16 rows from own on against VISITORS from block on; those further than
+ * `low` back or `high` ahead do not see each other (edge: there may be such). lse (in base 2), delta: of rows g and g + 8 when they are
+ * queries. numbers: of the passing queries otherwise. */
+template <bool BY_KEYS>
+__device__ __forceinline__ void flash_harden(float (*score)[4], float (*dp)[4], float scale, int own, int block,
+	int count, int low, int high, bool edge, const float *lse, const float *delta, const float (*numbers)[VISITORS])
+{
+	int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+	float factor = scale * LOG2_E;
+#pragma unroll
+	for (int n = 0; n < VISITORS / 8; n++)
+#pragma unroll
+		for (int e = 0; e < 4; e++) {
+			float top = BY_KEYS ? numbers[0][n * 8 + 2 * t + e % 2] * LOG2_E : lse[e / 2];
+			score[n][e] = flash_exp2(fmaf(score[n][e], factor, -top));
+		}
+	if (edge)
+#pragma unroll
+		for (int half = 0; half < 2; half++) {
+			int here = own + g + 8 * half - block - 2 * t;
+			int from = here - low, to = min(here + high, count - 1 - block - 2 * t);
+#pragma unroll
+			for (int n = 0; n < VISITORS / 8; n++)
+#pragma unroll
+				for (int e = 0; e < 2; e++)
+					if (n * 8 + e < from || n * 8 + e > to)
+						score[n][2 * half + e] = 0;
+		}
+#pragma unroll
+	for (int n = 0; n < VISITORS / 8; n++)
+#pragma unroll
+		for (int e = 0; e < 4; e++) {
+			float middle = BY_KEYS ? numbers[1][n * 8 + 2 * t + e % 2] : delta[e / 2];
+			dp[n][e] = score[n][e] * (dp[n][e] - middle);
 		}
 }
 
@@ -494,9 +516,13 @@ __global__ void __launch_bounds__(WARPS * 32) flash_backward(struct attention_sh
 		bool edge =
 			block + VISITORS > count || block + VISITORS - 1 > own + high || block < own + M * 16 - 1 - low;
 #pragma unroll
-		for (int m = 0; m < M; m++)
-			flash_harden<BY_KEYS>(score[m], dp[m], s, own + m * 16, block, count, own_lse[m], own_delta[m],
-				tiles->numbers[stage], edge);
+		for (int m = 0; m < M; m++) {
+			if (s.softcap > 0)
+				flash_cap<BY_KEYS>(
+					score[m], dp[m], s.scale, s.softcap, own_delta[m], tiles->numbers[stage]);
+			flash_harden<BY_KEYS>(score[m], dp[m], s.scale, own + m * 16, block, count, low, high, edge,
+				own_lse[m], own_delta[m], tiles->numbers[stage]);
+		}
 #pragma unroll
 		for (int which = 0; which < (BY_KEYS ? 2 : 1); which++)
 #pragma unroll
@@ -543,7 +569,7 @@ static bool aligned(const void *p)
 bool attention_flash_takes(const struct cuda_device *c, const struct attention_call *call)
 {
 	const struct attention *a = call->a;
-	return c->base.act == DTYPE_BF16 && c->architecture >= 80 && (a->head_dim == 64 || a->head_dim == 128) &&
+	return c->base.act == DTYPE_BF16 && a->scale > 0 && (a->head_dim == 64 || a->head_dim == 128) &&
 	       a->q_stride % 8 == 0 && a->kv_stride % 8 == 0 && aligned(call->q) && aligned(call->k) &&
 	       aligned(call->v) && aligned(call->out) && aligned(call->d_out) && aligned(call->dq) &&
 	       aligned(call->dk) && aligned(call->dv);
