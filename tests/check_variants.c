@@ -91,7 +91,7 @@ static struct variants_shape random_shape(struct rng *r, size_t parts)
 
 /* A device on which only FLOPs count. */
 static const struct variants_rates flops_only = {
-	.flops = 1, .base_flops = 1, .bytes = 1e300, .act_bytes = 4, .weight_bytes = 4};
+	.flops = 1, .base_flops = 1, .merge_flops = 1, .bytes = 1e300, .act_bytes = 4, .weight_bytes = 4};
 
 START_TEST(flops_equal_the_formulas)
 {
@@ -218,7 +218,7 @@ START_TEST(bf16_is_merged_only_when_asked_for)
 	struct variants v;
 	for (int merged = 0; merged < 2; merged++) {
 		c.mode = merged ? VARIANTS_TIMED_MERGED : VARIANTS_COST;
-		variants_plan(&v, "cpu", DTYPE_BF16, 1, &c);
+		variants_plan(&v, "cuda", DTYPE_BF16, 1, &c);
 		struct variants_choice choice = variants_at(&v, VARIANTS_QKV, 8192, true);
 		ck_assert_int_eq(choice.forward, merged ? LORA_F2 : LORA_F1);
 		ck_assert_int_eq(choice.backward, merged ? LORA_B4 : LORA_B1);

@@ -107,6 +107,7 @@ static void show(const struct run *r, size_t rank, enum variants_mode mode, doub
 	for (size_t g = 0; g < VARIANTS_GROUPS; g++)
 		printf(" %-13s", words[g]);
 	printf("\n");
+	fflush(stdout);
 }
 
 /* All the linears of a layer above the first, in the orders that this way of choosing takes. */

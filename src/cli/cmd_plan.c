@@ -157,7 +157,7 @@ static void plan_variants(struct plan *p)
 		.keep_s = true,
 	};
 	variants_plan(&p->variants, p->config.device, p->request.act, p->config.threads, &c);
-	p->request.merged = p->variants.merged && c.mode != VARIANTS_FIXED;
+	p->request.merged = variants_may_merge(p->config.device, p->request.act, p->config.threads, &c);
 }
 
 /* performance.md 7: causal attention counts half, its backward twice its forward, a frozen weight has no gradient; all tokens are learned. */

@@ -93,6 +93,8 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 	size_t logit = sizeof(float) + (r->act == DTYPE_BF16 ? act : 0);
 	out->logits = chunk * (shape->vocabulary * logit + w->hidden * act) + r->tokens * sizeof(uint32_t);
 	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
+	if (r->merged)
+		out->lora += larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden * act;
 }
 
 /* gpu/loss.cu, chunk_tokens: 256 MiB of logits at most, in equal chunks of multiples of 128 tokens. */

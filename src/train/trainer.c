@@ -130,10 +130,26 @@ static size_t largest_pass(const struct trainer *t)
 	return most;
 }
 
+static struct variants_config variants_wanted(const struct trainer *t)
+{
+	const struct trainer_config *c = &t->config;
+	return (struct variants_config){
+		.mode = c->variants,
+		.widths = t->layout.widths,
+		.rank = c->rank,
+		.targets = c->targets,
+		.storage = trainer_storage(c->base_dtype),
+		.tokens = largest_pass(t),
+		.keep_s = true,
+		.cache = c->cache,
+	};
+}
+
 /* Decides what is kept for the backward, by what is free on the device; the mode in use is then config.memory. */
 static int choose_memory(struct trainer *t, const struct model_file *mf, struct fault *f)
 {
 	struct trainer_config *c = &t->config;
+	struct variants_config orders = variants_wanted(t);
 	struct device_memory memory;
 	struct memory_breakdown breakdown;
 	struct memory_request request = {
@@ -147,8 +163,7 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.rows = c->batch_rows,
 		.threads = t->device->threads,
 		.mode = c->memory,
-		.merged = c->variants == VARIANTS_TIMED_MERGED ||
-			  (c->variants != VARIANTS_FIXED && c->base_dtype == TRAINER_F32),
+		.merged = variants_may_merge(c->device, t->device->act, t->device->threads, &orders),
 	};
 	t->device->ops->memory(t->device, &memory);
 	return memory_choose(&request, memory.free, 0, &c->memory, &breakdown, f);
@@ -167,18 +182,10 @@ static int open_activations(struct trainer *t, struct fault *f)
 	int rc = model_open(&t->model, t->device, &t->weights, &t->layout, &options, f);
 	if (rc || !t->data)
 		return rc;
-	struct variants_config orders = {
-		.mode = c->variants,
-		.widths = t->layout.widths,
-		.rank = c->rank,
-		.targets = c->targets,
-		.storage = trainer_storage(c->base_dtype),
-		.tokens = options.micro_tokens,
-		.keep_s = true,
-		.cache = c->cache,
-		.scratch = t->model.activations.memory,
-		.scratch_bytes = (size_t)((char *)t->model.activations.ids - (char *)t->model.activations.memory),
-	};
+	struct variants_config orders = variants_wanted(t);
+	/* Up to what a batch brings nothing lies there yet that is needed. */
+	orders.scratch = t->model.activations.memory;
+	orders.scratch_bytes = (size_t)((char *)t->model.activations.ids - (char *)t->model.activations.memory);
 	for (size_t group = 0; group < VARIANTS_GROUPS; group++)
 		orders.weight[group] = t->weights.blocks[0].linear[group];
 	return variants_choose(&t->variants, t->device, &orders, f);

@@ -74,7 +74,7 @@ void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned t
 struct product {
 	uint64_t flops;
 	double bytes;
-	bool base; /* multiplies the weight as it is stored */
+	enum { ACTIVATIONS, BASE, MERGE } kind; /* BASE multiplies the weight as it is stored */
 };
 
 /* At most: the weight's, and of each of four parts, merging, ds, grad_b, its G and both products with G; s, grad_a, dx. */
@@ -112,8 +112,10 @@ static const double f32 = 4;
 static void merge(struct products *p)
 {
 	double moved = p->r->weight_bytes + p->r->act_bytes;
-	for (size_t i = 0; i < p->v->parts; i++)
+	for (size_t i = 0; i < p->v->parts; i++) {
 		multiply(p, p->v->part[i].rows, p->v->cols, p->v->part[i].rank, f32, f32, moved);
+		p->at[p->count - 1].kind = MERGE;
+	}
 }
 
 /* s = x A^T of all parts. */
@@ -139,7 +141,7 @@ static void forward_products(struct products *p, enum lora_forward_order order, 
 		if (v->part[i].rank)
 			multiply(p, v->tokens, v->part[i].rows, v->part[i].rank, act, f32, act);
 	multiply(p, v->tokens, v->rows, v->cols, act, p->r->weight_bytes, ranks(v) ? 2 * act : act);
-	p->at[p->count - 1].base = true;
+	p->at[p->count - 1].kind = BASE;
 }
 
 /* Both gradients through G = dy^T x, which is one product for all parts. */
@@ -194,7 +196,7 @@ static void backward_products(struct products *p, enum lora_backward_order order
 		return;
 	}
 	multiply(p, v->tokens, v->cols, v->rows, act, p->r->weight_bytes, act);
-	p->at[p->count - 1].base = true;
+	p->at[p->count - 1].kind = BASE;
 	if (ranks(v))
 		multiply(p, v->tokens, v->cols, ranks(v), act, f32, 2 * act);
 }
@@ -209,9 +211,10 @@ static uint64_t flops(const struct products *p)
 
 static double seconds(const struct products *p)
 {
+	const double rates[] = {[ACTIVATIONS] = p->r->flops, [BASE] = p->r->base_flops, [MERGE] = p->r->merge_flops};
 	double sum = 0;
 	for (size_t i = 0; i < p->count; i++) {
-		double computing = (double)p->at[i].flops / (p->at[i].base ? p->r->base_flops : p->r->flops);
+		double computing = (double)p->at[i].flops / rates[p->at[i].kind];
 		double moving = p->at[i].bytes / p->r->bytes;
 		sum += p->r->latency + (computing > moving ? computing : moving);
 	}
@@ -286,6 +289,8 @@ struct variants_rates variants_rates_of(
 		.weight_bytes = stored_bytes(act, storage),
 	};
 	r.base_flops = cuda && storage == WEIGHT_FP8 ? 1300e12 : r.flops;
+	/* A GPU multiplies B A like any other product, the CPU sums it up row by row. */
+	r.merge_flops = cuda ? r.flops : cores * 7e9;
 	return r;
 }
 
@@ -395,6 +400,22 @@ struct variants_choice variants_at(const struct variants *v, enum variants_group
 	}
 	variants_shape_of(&v->widths, v->rank, v->targets, group, tokens, dx, &shape);
 	return variants_by_cost(&shape, &v->rates, v->keep_s, v->merged);
+}
+
+bool variants_may_merge(const char *device, enum dtype act, unsigned threads, const struct variants_config *c)
+{
+	struct variants v;
+	variants_plan(&v, device, act, threads, c);
+	if (c->mode != VARIANTS_COST)
+		return v.merged && c->mode != VARIANTS_FIXED; /* whatever is measured is made */
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++) {
+		struct variants_shape shape;
+		struct variants_choice choice = variants_at(&v, group, c->tokens, true);
+		variants_shape_of(&c->widths, c->rank, c->targets, group, c->tokens, true, &shape);
+		if (variants_merges(&shape, &choice))
+			return true;
+	}
+	return false;
 }
 
 char *variants_format(const struct variants_choice *c, char out[static VARIANTS_WORD])

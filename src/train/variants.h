@@ -44,6 +44,7 @@ struct variants_choice {
 struct variants_rates {
 	double flops;        /* of products in the activation type */
 	double base_flops;   /* of products with the weight as it is stored */
+	double merge_flops;  /* of making W + scale B A */
 	double bytes;        /* to and from its memory */
 	double latency;      /* seconds that a product costs however small it is */
 	double act_bytes;    /* of an activation */
@@ -125,6 +126,8 @@ int variants_choose(struct variants *v, struct device *d, const struct variants_
 /* The same without a device, for what is planned: a timed mode is answered by cost. */
 void variants_plan(
 	struct variants *v, const char *device, enum dtype act, unsigned threads, const struct variants_config *c);
+/* Whether W + scale B A may be made, which takes memory, in micro-batches of up to c->tokens. */
+bool variants_may_merge(const char *device, enum dtype act, unsigned threads, const struct variants_config *c);
 /* The choice for a micro-batch of so many tokens; dx false in the lowest adapted group, below which nothing is differentiated. v NULL: fixed. */
 struct variants_choice variants_at(const struct variants *v, enum variants_group group, size_t tokens, bool dx);
 /* "F1 B1 with s", ...: a choice as people read it, and as the cache keeps it. */
