@@ -7,6 +7,7 @@ check_PROGRAMS += \
 	tests/check_orders \
 	tests/check_checkpoint \
 	tests/check_model \
+	tests/check_recording \
 	tests/check_trainer \
 	# end
 tests_check_lora_SOURCES = tests/check_lora.c
@@ -28,6 +29,9 @@ tests_check_checkpoint_LDADD = libtrain.a $(FORMATS_LIBS) $(CHECK_LIBS)
 tests_check_model_SOURCES = tests/check_model.c
 tests_check_model_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_model_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
+tests_check_recording_SOURCES = tests/check_recording.c
+tests_check_recording_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_recording_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 tests_check_trainer_SOURCES = tests/check_trainer.c
 tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_trainer_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)

@@ -3,6 +3,7 @@ libtrain_a_SOURCES = \
 	%D%/lora.h %D%/lora.c \
 	%D%/weights.h %D%/weights.c \
 	%D%/activations.h %D%/activations.c \
+	%D%/input.h %D%/input.c \
 	%D%/model.h %D%/model.c \
 	%D%/optim.h %D%/optim.c \
 	%D%/variants.h %D%/variants.c %D%/variants_timed.c \

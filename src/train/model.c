@@ -327,8 +327,8 @@ int model_open(struct model *m, struct device *d, const struct weights *weights,
 	int rc = activations_plan(&m->activations, d, &weights->shape, layout, options->use, options->memory,
 		options->micro_tokens, options->positions, f);
 	if (!rc) {
+		input_init(&m->input, &m->activations);
 		m->positions = must_calloc(options->micro_tokens, sizeof *m->positions);
-		m->labelled = must_calloc(options->micro_tokens, sizeof *m->labelled);
 	}
 	return rc;
 }
@@ -336,8 +336,8 @@ int model_open(struct model *m, struct device *d, const struct weights *weights,
 void model_close(struct model *m)
 {
 	activations_free(&m->activations);
+	input_fini(&m->input);
 	free(m->positions);
-	free(m->labelled);
 	memset(m, 0, sizeof *m);
 }
 
@@ -349,49 +349,65 @@ void model_reset_loss(struct model *m)
 int model_read_loss(struct model *m, double *sum, struct fault *f)
 {
 	m->device->ops->download(m->device, sum, m->activations.loss, sizeof *sum);
-	return device_sync(m->device, f);
+	int rc = device_sync(m->device, f);
+	input_arrived(&m->input);
+	return rc;
 }
 
-/* Puts the batch on the device. Gives the tokens of a pass over it, and those that the loss looks at. */
-static void upload(struct model *m, const struct batch *batch, struct tokens *all, struct tokens *labelled)
+static uint64_t hash_bytes_in(uint64_t h, const void *data, size_t size)
+{
+	const unsigned char *bytes = data;
+	for (size_t i = 0; i < size; i++)
+		h = (h ^ bytes[i]) * 1099511628211u; /* FNV-1a */
+	return h;
+}
+
+/* All that the operations of a step get from the host: sizes, orders of the products, and where things lie. */
+static uint64_t recording_key(const struct model *m, const struct pass *p, size_t labelled)
+{
+	const void *places[] = {m->activations.memory, m->weights->blocks, m->layout, p->adapter, p->gradient};
+	const size_t sizes[] = {
+		p->tokens.count, p->tokens.rows, p->tokens.longest, labelled, (size_t)m->activations.mode};
+	uint64_t h = hash_bytes_in(14695981039346656037u, places, sizeof places);
+	h = hash_bytes_in(h, sizes, sizeof sizes);
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
+		for (int dx = 0; dx < 2; dx++) {
+			struct variants_choice c = variants_at(m->variants, group, p->tokens.count, dx);
+			const int words[] = {(int)c.forward, (int)c.backward, c.s};
+			h = hash_bytes_in(h, words, sizeof words);
+		}
+	return h;
+}
+
+/* Forward, loss, backward: nothing in it depends on what the batch holds beside its size. */
+static void differentiate(struct model *m, const struct pass *p, const struct tokens *labelled)
 {
 	struct activations *a = &m->activations;
-	const struct device_ops *ops = m->device->ops;
-	size_t longest = 0, count = 0;
-	for (size_t row = 0; row < batch->rows; row++) {
-		uint32_t begin = batch->row_offsets[row], end = batch->row_offsets[row + 1];
-		longest = end - begin > longest ? end - begin : longest;
-		for (uint32_t t = begin; t < end; t++) {
-			m->positions[t] = t - begin;
-			if (batch->labels[t] >= 0)
-				m->labelled[count++] = t;
-		}
-	}
-	ops->upload(m->device, a->ids, batch->ids, batch->tokens * sizeof *batch->ids);
-	ops->upload(m->device, a->labels, batch->labels, batch->tokens * sizeof *batch->labels);
-	ops->upload(m->device, a->row_offsets, batch->row_offsets, (batch->rows + 1) * sizeof *batch->row_offsets);
-	ops->upload(m->device, a->positions_of, m->positions, batch->tokens * sizeof *m->positions);
-	ops->upload(m->device, a->labelled, m->labelled, count * sizeof *m->labelled);
-	device_sync(m->device, NULL);
-	*all = (struct tokens){
-		.count = batch->tokens, .row_offsets = a->row_offsets, .rows = batch->rows, .longest = longest};
-	*labelled = *all;
-	labelled->index = a->labelled;
-	labelled->index_count = count;
+	struct cross_entropy loss = {.labels = a->labels, .gradient_scale = a->gradient_scale, .sum = a->loss};
+	forward(m, p);
+	m->device->ops->cross_entropy(m->device, &loss, labelled, a->normed, m->weights->head, a->normed);
+	backward(m, p);
 }
 
 void model_differentiate(
 	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale)
 {
-	struct activations *a = &m->activations;
+	struct device *d = m->device;
 	struct pass p = {.adapter = adapter, .gradient = gradient};
-	struct cross_entropy loss = {.labels = a->labels, .gradient_scale = a->gradient_scale, .sum = a->loss};
 	struct tokens labelled;
-	m->device->ops->upload(m->device, a->gradient_scale, &gradient_scale, sizeof gradient_scale);
-	upload(m, batch, &p.tokens, &labelled);
-	forward(m, &p);
-	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, a->normed);
-	backward(m, &p);
+	if (!d->records) {
+		input_upload(&m->input, batch, NULL, gradient_scale, &p.tokens, &labelled);
+		differentiate(m, &p, &labelled);
+		return;
+	}
+	struct input_size size = input_padded(batch, m->activations.tokens, m->activations.positions);
+	input_upload(&m->input, batch, &size, gradient_scale, &p.tokens, &labelled);
+	uint64_t key = recording_key(m, &p, size.labelled);
+	if (d->ops->replay(d, key))
+		return;
+	d->ops->record(d, key);
+	differentiate(m, &p, &labelled);
+	d->ops->record_end(d);
 }
 
 void model_evaluate(struct model *m, const struct batch *batch, const float *adapter, uint8_t *correct)
@@ -400,7 +416,7 @@ void model_evaluate(struct model *m, const struct batch *batch, const float *ada
 	struct pass p = {.adapter = adapter};
 	struct cross_entropy loss = {.labels = a->labels, .sum = a->loss, .correct = correct ? a->correct : NULL};
 	struct tokens labelled;
-	upload(m, batch, &p.tokens, &labelled);
+	input_upload(&m->input, batch, NULL, 0, &p.tokens, &labelled);
 	forward(m, &p);
 	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, NULL);
 	if (correct)

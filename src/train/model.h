@@ -10,6 +10,7 @@
 #include "compute/compute.h"
 #include "text/batch.h"
 #include "train/activations.h"
+#include "train/input.h"
 #include "train/lora.h"
 #include "train/weights.h"
 
@@ -20,9 +21,9 @@ struct model {
 	const struct lora_layout *layout; /* NULL: base model alone */
 	const struct variants *variants;  /* borrowed; NULL: fixed */
 	struct activations activations;
-	size_t cached;       /* generating: tokens whose keys and values are kept */
-	uint32_t *positions; /* (N), host: places of a batch's tokens in their rows */
-	uint32_t *labelled;  /* (N), host: a batch's tokens that have a label */
+	size_t cached; /* generating: tokens whose keys and values are kept */
+	struct input input;
+	uint32_t *positions; /* (N), host: generating, places of the tokens in the text */
 };
 
 /* What a model is opened for. */
@@ -46,7 +47,8 @@ int model_read_loss(struct model *m, double *sum, struct fault *f);
 
 /* Batches have at most activations.tokens tokens and ids below the vocabulary.
  * Adds the batch's loss to the sum and the gradient of gradient_scale * (that loss) to `gradient`. adapter and
- * gradient: device vectors of the layout. Failures show in model_read_loss. Needs ACTIVATIONS_TRAIN. */
+ * gradient: device vectors of the layout. A device that records gets padded batches (train/input.h), which have the same
+ * gradient. Failures show in model_read_loss. Needs ACTIVATIONS_TRAIN. */
 void model_differentiate(
 	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale);
 /* Adds the batch's loss to the sum; adapter NULL: base model alone. correct (N), host, may be NULL: 1 where the label

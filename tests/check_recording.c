@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Padded micro-batches and recordings, on the CPU: a device around the CPU's that keeps every call with its arguments and makes it again when
+ * it is asked to replay, with whatever lies in the device's memory by then. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compute/compute.h"
+#include "formats/model_file.h"
+#include "train/model.h"
+
+static struct fault fault;
+
+static void must(int rc)
+{
+	ck_assert_msg(rc == 0, "%d: %s", rc, fault.text);
+}
+
+/* ---- the device ---- */
+
+/* One call: its structs by value, everything else in order. */
+struct call {
+	void (*run)(struct device *d, const struct call *c);
+	struct tokens tokens;
+	union {
+		struct lora_linear linear;
+		struct rope rope;
+		struct attention attention;
+		struct cross_entropy loss;
+	} u;
+	const void *in[8];
+	void *out[3];
+	size_t size[3];
+	int kind;
+	float number;
+	bool flag;
+};
+
+enum { CALLS_MAX = 1024, KEYS_MAX = 8 };
+
+static struct recorder {
+	const struct device_ops *real;
+	struct device_ops ops;
+	uint64_t key[KEYS_MAX];
+	size_t keys, count[KEYS_MAX], replays;
+	bool open;
+	struct call call[KEYS_MAX][CALLS_MAX];
+} recorder;
+
+static void issue(struct device *d, const struct call *c)
+{
+	if (recorder.open) {
+		size_t at = recorder.keys - 1;
+		ck_assert_uint_lt(recorder.count[at], CALLS_MAX);
+		recorder.call[at][recorder.count[at]++] = *c;
+	}
+	c->run(d, c);
+}
+
+static void run_zero(struct device *d, const struct call *c)
+{
+	recorder.real->zero(d, c->out[0], c->size[0]);
+}
+static void keep_zero(struct device *d, void *p, size_t bytes)
+{
+	issue(d, &(struct call){.run = run_zero, .out = {p}, .size = {bytes}});
+}
+
+static void run_send(struct device *d, const struct call *c)
+{
+	recorder.real->send(d, (unsigned)c->kind, c->out[0], c->in[0], c->size[0]);
+}
+static void keep_send(struct device *d, unsigned slot, void *host, const void *from, size_t bytes)
+{
+	issue(d, &(struct call){.run = run_send, .kind = (int)slot, .in = {from}, .out = {host}, .size = {bytes}});
+}
+
+static void run_fetch(struct device *d, const struct call *c)
+{
+	recorder.real->fetch(d, (unsigned)c->kind, c->out[0], c->in[0], c->size[0]);
+}
+static void keep_fetch(struct device *d, unsigned slot, void *to, const void *host, size_t bytes)
+{
+	issue(d, &(struct call){.run = run_fetch, .kind = (int)slot, .in = {host}, .out = {to}, .size = {bytes}});
+}
+
+static void run_embedding(struct device *d, const struct call *c)
+{
+	recorder.real->embedding(d, c->size[0], c->in[0], c->in[1], c->out[0]);
+}
+static void keep_embedding(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out)
+{
+	issue(d, &(struct call){.run = run_embedding, .in = {ids, w}, .out = {out}, .size = {n}});
+}
+
+static void run_lora_forward(struct device *d, const struct call *c)
+{
+	recorder.real->lora_forward(d, &c->tokens, c->in[0], &c->u.linear);
+}
+static void keep_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear)
+{
+	issue(d, &(struct call){.run = run_lora_forward, .tokens = *t, .u.linear = *linear, .in = {x}});
+}
+
+static void run_lora_backward(struct device *d, const struct call *c)
+{
+	recorder.real->lora_backward(d, &c->tokens, c->in[0], &c->u.linear, c->out[0], c->flag, NULL);
+}
+static void keep_lora_backward(struct device *d, const struct tokens *t, const void *x,
+	const struct lora_linear *linear, void *dx, bool accumulate, double *row_squares)
+{
+	ck_assert_ptr_null(row_squares);
+	issue(d, &(struct call){.run = run_lora_backward,
+			 .tokens = *t,
+			 .u.linear = *linear,
+			 .in = {x},
+			 .out = {dx},
+			 .flag = accumulate});
+}
+
+static void run_lora_gradient_a(struct device *d, const struct call *c)
+{
+	recorder.real->lora_gradient_a(d, &c->tokens, c->in[0], &c->u.linear);
+}
+static void keep_lora_gradient_a(
+	struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear)
+{
+	issue(d, &(struct call){.run = run_lora_gradient_a, .tokens = *t, .u.linear = *linear, .in = {x}});
+}
+
+static void run_norm_forward(struct device *d, const struct call *c)
+{
+	recorder.real->norm_forward(d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->in[0], c->in[1], c->out[0],
+		c->in[2], c->number, c->out[1], c->out[2]);
+}
+static void keep_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t width, const void *x,
+	const void *delta, void *sum, const float *weight, float epsilon, void *y, float *inverse_rms)
+{
+	issue(d, &(struct call){.run = run_norm_forward,
+			 .kind = (int)kind,
+			 .size = {n, width},
+			 .in = {x, delta, weight},
+			 .out = {sum, y, inverse_rms},
+			 .number = epsilon});
+}
+
+static void run_norm_backward(struct device *d, const struct call *c)
+{
+	recorder.real->norm_backward(
+		d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->in[0], c->in[1], c->in[2], c->in[3], c->out[0]);
+}
+static void keep_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t width, const void *dy,
+	const void *x, const float *weight, const float *inverse_rms, void *dx)
+{
+	issue(d, &(struct call){.run = run_norm_backward,
+			 .kind = (int)kind,
+			 .size = {n, width},
+			 .in = {dy, x, weight, inverse_rms},
+			 .out = {dx}});
+}
+
+static void run_rope(struct device *d, const struct call *c)
+{
+	(c->flag ? recorder.real->rope_backward : recorder.real->rope_forward)(
+		d, &c->u.rope, c->size[0], c->in[0], c->out[0], c->size[1], c->size[2]);
+}
+static void keep_rope_forward(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x,
+	size_t heads, size_t stride)
+{
+	issue(d, &(struct call){
+			 .run = run_rope, .u.rope = *r, .in = {positions}, .out = {x}, .size = {n, heads, stride}});
+}
+static void keep_rope_backward(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *dx,
+	size_t heads, size_t stride)
+{
+	issue(d, &(struct call){.run = run_rope,
+			 .u.rope = *r,
+			 .in = {positions},
+			 .out = {dx},
+			 .size = {n, heads, stride},
+			 .flag = true});
+}
+
+static void run_attention_forward(struct device *d, const struct call *c)
+{
+	recorder.real->attention_forward(
+		d, &c->u.attention, &c->tokens, c->in[0], c->in[1], c->in[2], c->out[0], c->out[1]);
+}
+static void keep_attention_forward(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
+	const void *k, const void *v, void *out, float *log_sum_exp)
+{
+	issue(d, &(struct call){.run = run_attention_forward,
+			 .tokens = *t,
+			 .u.attention = *a,
+			 .in = {q, k, v},
+			 .out = {out, log_sum_exp}});
+}
+
+static void run_attention_backward(struct device *d, const struct call *c)
+{
+	recorder.real->attention_backward(d, &c->u.attention, &c->tokens, c->in[0], c->in[1], c->in[2], c->in[3],
+		c->in[4], c->in[5], c->out[0], c->out[1], c->out[2]);
+}
+static void keep_attention_backward(struct device *d, const struct attention *a, const struct tokens *t, const void *q,
+	const void *k, const void *v, const void *out, const float *log_sum_exp, const void *d_out, void *dq, void *dk,
+	void *dv)
+{
+	issue(d, &(struct call){.run = run_attention_backward,
+			 .tokens = *t,
+			 .u.attention = *a,
+			 .in = {q, k, v, out, log_sum_exp, d_out},
+			 .out = {dq, dk, dv}});
+}
+
+static void run_activation_forward(struct device *d, const struct call *c)
+{
+	recorder.real->activation_forward(
+		d, (enum activation_kind)c->kind, c->size[0], c->size[1], c->in[0], c->out[0]);
+}
+static void keep_activation_forward(
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h)
+{
+	issue(d, &(struct call){.run = run_activation_forward,
+			 .kind = (int)kind,
+			 .size = {n, width},
+			 .in = {gate_up},
+			 .out = {h}});
+}
+
+static void run_activation_backward(struct device *d, const struct call *c)
+{
+	recorder.real->activation_backward(
+		d, (enum activation_kind)c->kind, c->size[0], c->size[1], c->in[0], c->out[0], c->out[1]);
+}
+static void keep_activation_backward(
+	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh, void *gate_up, void *h)
+{
+	issue(d, &(struct call){.run = run_activation_backward,
+			 .kind = (int)kind,
+			 .size = {n, width},
+			 .in = {dh},
+			 .out = {gate_up, h}});
+}
+
+static void run_cross_entropy(struct device *d, const struct call *c)
+{
+	recorder.real->cross_entropy(d, &c->u.loss, &c->tokens, c->in[0], c->in[1], c->out[0]);
+}
+static void keep_cross_entropy(struct device *d, const struct cross_entropy *c, const struct tokens *t,
+	const void *hidden, const struct weight *head, void *d_hidden)
+{
+	issue(d,
+		&(struct call){
+			.run = run_cross_entropy, .tokens = *t, .u.loss = *c, .in = {hidden, head}, .out = {d_hidden}});
+}
+
+static bool replay(struct device *d, uint64_t key)
+{
+	ck_assert(!recorder.open);
+	for (size_t at = 0; at < recorder.keys; at++) {
+		if (recorder.key[at] != key)
+			continue;
+		for (size_t i = 0; i < recorder.count[at]; i++)
+			recorder.call[at][i].run(d, &recorder.call[at][i]);
+		recorder.replays++;
+		return true;
+	}
+	return false;
+}
+
+static void record(struct device *d, uint64_t key)
+{
+	(void)d;
+	ck_assert_uint_lt(recorder.keys, KEYS_MAX);
+	recorder.key[recorder.keys++] = key;
+	recorder.open = true;
+}
+
+static void record_end(struct device *d)
+{
+	(void)d;
+	recorder.open = false;
+}
+
+/* What may not happen within a recording. */
+static void no_upload(struct device *d, void *to, const void *host, size_t bytes)
+{
+	ck_assert(!recorder.open);
+	recorder.real->upload(d, to, host, bytes);
+}
+static void no_sync(struct device *d)
+{
+	ck_assert(!recorder.open);
+	recorder.real->sync(d);
+}
+
+static void make_recorder(struct device *d)
+{
+	memset(&recorder, 0, sizeof recorder);
+	recorder.real = d->ops;
+	recorder.ops = *d->ops;
+	struct device_ops *o = &recorder.ops;
+	o->zero = keep_zero;
+	o->send = keep_send;
+	o->fetch = keep_fetch;
+	o->embedding = keep_embedding;
+	o->lora_forward = keep_lora_forward;
+	o->lora_backward = keep_lora_backward;
+	o->lora_gradient_a = keep_lora_gradient_a;
+	o->norm_forward = keep_norm_forward;
+	o->norm_backward = keep_norm_backward;
+	o->rope_forward = keep_rope_forward;
+	o->rope_backward = keep_rope_backward;
+	o->attention_forward = keep_attention_forward;
+	o->attention_backward = keep_attention_backward;
+	o->activation_forward = keep_activation_forward;
+	o->activation_backward = keep_activation_backward;
+	o->cross_entropy = keep_cross_entropy;
+	o->replay = replay;
+	o->record = record;
+	o->record_end = record_end;
+	o->upload = no_upload;
+	o->sync = no_sync;
+	d->ops = o;
+	d->records = true;
+}
+
+/* ---- batches ---- */
+
+enum { MOST_TOKENS = 96, POSITIONS = 24 };
+
+/* Rows of the given lengths, 0 ends them; data by the seed. */
+static struct batch make_batch(const uint32_t *lengths, uint32_t seed, size_t vocabulary)
+{
+	struct batch b = {
+		.ids = malloc(MOST_TOKENS * 4), .labels = malloc(MOST_TOKENS * 4), .row_offsets = calloc(16, 4)};
+	for (; lengths[b.rows]; b.rows++)
+		b.row_offsets[b.rows + 1] = b.row_offsets[b.rows] + lengths[b.rows];
+	b.tokens = b.row_offsets[b.rows];
+	for (uint32_t t = 0; t < b.tokens; t++) {
+		b.ids[t] = (t * 37 + seed * 101) % (uint32_t)vocabulary;
+		b.labels[t] = (t + seed) % 3 ? (int32_t)((t * 5 + seed) % vocabulary) : -1;
+	}
+	return b;
+}
+
+static void free_batch(struct batch *b)
+{
+	free(b->ids);
+	free(b->labels);
+	free(b->row_offsets);
+}
+
+START_TEST(batches_are_padded_little_and_to_few_sizes)
+{
+	static int32_t labels[8192];
+	struct input_size seen[256];
+	size_t count = 0;
+	for (uint32_t tokens = 1024; tokens < 2048; tokens++) {
+		uint32_t offsets[] = {0, tokens / 3, tokens};
+		struct batch b = {.tokens = tokens, .rows = 2, .labels = labels, .row_offsets = offsets};
+		for (size_t t = 0; t < tokens; t++)
+			labels[t] = t % 2 ? 1 : -1;
+		struct input_size size = input_padded(&b, 4096, 2048);
+		ck_assert(size.tokens >= tokens && size.tokens <= tokens + tokens / 16);
+		ck_assert(size.labelled >= tokens / 2 && size.labelled <= tokens * 3 / 4);
+		ck_assert(size.longest >= tokens - tokens / 3 && size.longest <= 2048);
+		/* what is added fits into rows that are not longer than the longest */
+		ck_assert(size.rows >= 2 && (size.rows - 2) * size.longest >= size.tokens - tokens);
+		if (count == 0 || memcmp(&seen[count - 1], &size, sizeof size))
+			seen[count++] = size;
+		ck_assert_uint_lt(count, 64);
+	}
+	/* never more than there is memory for */
+	uint32_t offsets[] = {0, 1000, 2000, 3001};
+	struct batch b = {.tokens = 3001, .rows = 3, .labels = labels, .row_offsets = offsets};
+	struct input_size size = input_padded(&b, 3003, 1001);
+	ck_assert(size.tokens == 3003 && size.longest == 1001 && size.labelled <= 3003);
+}
+END_TEST
+
+START_TEST(full_rows_are_padded_by_nothing)
+{
+	static int32_t labels[5000];
+	uint32_t offsets[] = {0, 1000, 2000, 3000, 4000, 5000};
+	for (size_t rows = 1; rows <= 5; rows++) {
+		struct batch b = {.tokens = rows * 1000, .rows = rows, .labels = labels, .row_offsets = offsets};
+		struct input_size size = input_padded(&b, 5000, 1000);
+		ck_assert(size.tokens == b.tokens && size.rows == rows && size.longest == 1000);
+		ck_assert_uint_eq(size.labelled, b.tokens);
+	}
+}
+END_TEST
+
+/* ---- gradients ---- */
+
+struct fixture {
+	struct device *device;
+	struct weights weights;
+	struct lora_layout layout;
+	float *adapter, *gradient;
+	size_t bytes;
+};
+
+static void open_fixture(struct fixture *x, enum dtype act)
+{
+	struct device_config config = {.name = "cpu", .threads = 2, .act = act};
+	struct weights_config load = {.storage = WEIGHT_F32, .backward = true};
+	struct lora_widths widths;
+	struct model_file *file;
+	must(device_open(&config, &x->device, &fault));
+	must(model_file_open("shape:tiny", &file, &fault));
+	must(weights_load(&x->weights, x->device, file, &load, &fault));
+	model_file_close(file);
+	weights_widths(&x->weights.shape, &widths);
+	must(lora_layout_init(&x->layout, &widths, 4, 8, LORA_ALL, &fault));
+	x->bytes = x->layout.size * sizeof(float);
+	x->adapter = x->device->ops->alloc(x->device, x->bytes);
+	x->gradient = x->device->ops->alloc(x->device, x->bytes);
+}
+
+static void close_fixture(struct fixture *x)
+{
+	x->device->ops->release(x->device, x->adapter);
+	x->device->ops->release(x->device, x->gradient);
+	lora_layout_fini(&x->layout);
+	weights_free(&x->weights);
+	device_close(x->device);
+}
+
+/* An adapter that differs from seed to seed, at the place where the model knows it. */
+static void set_adapter(struct fixture *x, uint64_t seed)
+{
+	float *values = malloc(x->bytes);
+	lora_initialise(&x->layout, seed, values);
+	for (size_t i = 0; i < x->layout.size; i++)
+		values[i] += 0.01f * (float)((int)(i % 7) - 3);
+	x->device->ops->upload(x->device, x->adapter, values, x->bytes);
+	free(values);
+}
+
+static float *differentiate(struct fixture *x, struct model *m, const struct batch *batch, uint64_t seed, double *loss)
+{
+	float *out = malloc(x->bytes);
+	set_adapter(x, seed);
+	model_reset_loss(m);
+	x->device->ops->zero(x->device, x->gradient, x->bytes);
+	model_differentiate(m, batch, x->adapter, x->gradient, 0.125f * (float)seed);
+	must(model_read_loss(m, loss, &fault));
+	x->device->ops->download(x->device, out, x->gradient, x->bytes);
+	return out;
+}
+
+static double distance(const float *x, const float *y, size_t n)
+{
+	double difference = 0, norm = 0;
+	for (size_t i = 0; i < n; i++) {
+		difference += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+		norm += (double)y[i] * (double)y[i];
+	}
+	return sqrt(difference / norm);
+}
+
+/* Lengths that all are padded to 48 tokens, 30 of them labelled, 24 at most in a row, 4 rows. */
+static const uint32_t lengths[][4] = {{17, 1, 23}, {17, 20, 2}, {20, 20}};
+
+static void check_mode(enum memory_mode mode, enum dtype act)
+{
+	struct fixture x;
+	struct model plain, padded;
+	struct model_options options = {
+		.use = ACTIVATIONS_TRAIN, .memory = mode, .micro_tokens = MOST_TOKENS, .positions = POSITIONS};
+	open_fixture(&x, act);
+	must(model_open(&plain, x.device, &x.weights, &x.layout, &options, &fault));
+	must(model_open(&padded, x.device, &x.weights, &x.layout, &options, &fault));
+	const struct device_ops *real = x.device->ops;
+	make_recorder(x.device);
+	for (uint32_t i = 0; i < 3; i++) {
+		struct batch b = make_batch(lengths[i], i + 1, x.weights.shape.vocabulary);
+		double loss, same, eager;
+		ck_assert_uint_eq(input_padded(&b, MOST_TOKENS, POSITIONS).tokens, 48);
+		float *first = differentiate(&x, &padded, &b, i + 1, &loss);
+		ck_assert_uint_eq(recorder.replays, i);
+		/* the same, padded but not recorded */
+		x.device->ops = real;
+		float *again = differentiate(&x, &padded, &b, i + 1, &same);
+		ck_assert(same == loss && !memcmp(first, again, x.bytes));
+		/* and neither */
+		x.device->records = false;
+		float *expected = differentiate(&x, &plain, &b, i + 1, &eager);
+		ck_assert_double_eq_tol(loss, eager, 1e-6 * eager);
+		double off = distance(first, expected, x.layout.size);
+		ck_assert_msg(
+			off < (act == DTYPE_F64 ? 1e-7 : 1e-6), "mode %s: off by %g", memory_mode_name(mode), off);
+		x.device->records = true;
+		x.device->ops = &recorder.ops;
+		free(first);
+		free(again);
+		free(expected);
+		free_batch(&b);
+	}
+	ck_assert_uint_eq(recorder.keys, 1);
+	x.device->ops = real;
+	model_close(&plain);
+	model_close(&padded);
+	close_fixture(&x);
+}
+
+START_TEST(padding_and_replaying_give_the_gradient_of_the_batch_as_it_is)
+{
+	check_mode((enum memory_mode)_i, DTYPE_F64);
+	check_mode((enum memory_mode)_i, DTYPE_F32);
+}
+END_TEST
+
+/* Of several micro-batches in a row the host prepares the next while the device is at work. */
+START_TEST(many_batches_in_a_row_add_up)
+{
+	struct fixture x;
+	struct model model;
+	struct model_options options = {.use = ACTIVATIONS_TRAIN, .micro_tokens = MOST_TOKENS, .positions = POSITIONS};
+	double sum, each = 0, all;
+	open_fixture(&x, DTYPE_F64);
+	must(model_open(&model, x.device, &x.weights, &x.layout, &options, &fault));
+	x.device->records = true;
+	float *expected = calloc(1, x.bytes), *found = malloc(x.bytes);
+	struct batch batches[5];
+	for (uint32_t i = 0; i < 5; i++) {
+		batches[i] = make_batch(lengths[i % 3], i, x.weights.shape.vocabulary);
+		float *one = differentiate(&x, &model, &batches[i], 1, &sum);
+		each += sum;
+		for (size_t k = 0; k < x.layout.size; k++)
+			expected[k] += one[k];
+		free(one);
+	}
+	model_reset_loss(&model);
+	x.device->ops->zero(x.device, x.gradient, x.bytes);
+	for (int i = 0; i < 5; i++)
+		model_differentiate(&model, &batches[i], x.adapter, x.gradient, 0.125f);
+	must(model_read_loss(&model, &all, &fault));
+	x.device->ops->download(x.device, found, x.gradient, x.bytes);
+	ck_assert_double_eq_tol(all, each, 1e-9 * each);
+	ck_assert_double_lt(distance(found, expected, x.layout.size), 1e-6);
+	for (int i = 0; i < 5; i++)
+		free_batch(&batches[i]);
+	free(expected);
+	free(found);
+	model_close(&model);
+	close_fixture(&x);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("recording");
+	TCase *tests = tcase_create("recording");
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, batches_are_padded_little_and_to_few_sizes);
+	tcase_add_test(tests, full_rows_are_padded_by_nothing);
+	tcase_add_loop_test(tests, padding_and_replaying_give_the_gradient_of_the_batch_as_it_is, 0, (int)MEMORY_MODES);
+	tcase_add_test(tests, many_batches_in_a_row_add_up);
+	suite_add_tcase(suite, tests);
+	SRunner *runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
