@@ -117,6 +117,7 @@ static int generate(const struct generate_options *o, struct fault *f)
 		.adapter = o->adapter,
 		.threads = o->threads > 4096 ? 4096 : (unsigned)o->threads,
 		.device = o->device,
+		.cache = engine_cache(),
 		.temperature = o->temperature,
 		.seed = o->seed,
 		.progress = engine_show_loading,

@@ -50,7 +50,8 @@ static int load_adapter(struct generator *g, const char *directory, struct fault
 
 static int open_all(struct generator *g, const struct generator_config *c, struct fault *f)
 {
-	struct device_config device = {.name = c->device, .threads = c->threads, .act = trainer_act(c->base_dtype)};
+	struct device_config device = {
+		.name = c->device, .threads = c->threads, .act = trainer_act(c->base_dtype), .cache = c->cache};
 	struct weights_config weights = {
 		.storage = trainer_storage(c->base_dtype), .progress = c->progress, .progress_self = c->progress_self};
 	struct model_file *mf;

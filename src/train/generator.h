@@ -13,7 +13,8 @@ struct generator_config {
 	const char *model;
 	const char *adapter; /* PEFT folder; NULL: the base model alone */
 	enum trainer_dtype base_dtype;
-	unsigned threads; /* 0 = one a core */
+	const char *cache; /* as in trainer_config */
+	unsigned threads;  /* 0 = one a core */
 	const char *device;
 	double temperature;                                                        /* 0: always the likeliest token */
 	uint64_t seed;                                                             /* of the draws */
