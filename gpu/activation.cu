@@ -20,7 +20,7 @@ template <typename T> __device__ __forceinline__ float sigmoid(float x)
 		return __fdividef(1, 1 + __expf(-x));
 }
 
-/* h = gate * sigmoid(gate) * up. Grid: (pieces of WIDTH features, tokens). */
+/* h = gate * sigmoid(gate) * up. Grid: (pieces of WIDTH features, tokens). 6 bytes a feature (bf16), at the rate of a copy (H100, 8192 x 14336). */
 template <typename T, int WIDTH> __global__ void __launch_bounds__(BLOCK) swiglu_forward(activation_call<T> a)
 {
 	size_t feature = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
@@ -38,7 +38,7 @@ template <typename T, int WIDTH> __global__ void __launch_bounds__(BLOCK) swiglu
 	}
 }
 
-/* h may be dh: a thread has read all that it overwrites. */
+/* h may be dh: a thread has read all that it overwrites. 10 bytes a feature, 12 with h, at the rate of a copy. */
 template <typename T, int WIDTH> __global__ void __launch_bounds__(BLOCK) swiglu_backward(activation_call<T> a)
 {
 	size_t feature = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;

@@ -111,7 +111,7 @@ template <typename T> __global__ void __launch_bounds__(ANY_THREADS) norm_forwar
 		a.inverse_rms[row] = inverse;
 }
 
-/* dx += inverse * (w dy - x * inverse^2 * mean(w dy x)). Grid as norm_forward_rows. */
+/* dx += inverse * (w dy - x * inverse^2 * mean(w dy x)). Grid as norm_forward_rows. 86% to 99% of the rate of a copy (H100). */
 template <typename T, int THREADS, int VECTORS>
 __global__ void __launch_bounds__(row_place<THREADS>::block, 1) norm_backward_rows(norm_call<T> a)
 {
@@ -187,7 +187,7 @@ template <typename T, bool FORWARD, int THREADS, int VECTORS> static norm_kernel
 		return {norm_backward_rows<T, THREADS, VECTORS>, row_place<THREADS>::block, row_place<THREADS>::rows};
 }
 
-/* The fastest of those measured on an H100: 84% of the rate of a copy and more from 8192 rows on. */
+/* The fastest of those measured on an H100: forward 84% to 102% of the rate of a copy, 77% with the residual sum of 16384 x 576. */
 template <typename T, bool FORWARD> static norm_kernel<T> pick(size_t c, bool aligned)
 {
 	size_t vectors = c / act_vector<T>::count;
