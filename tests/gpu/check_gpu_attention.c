@@ -8,6 +8,14 @@ static const struct pair_limit forward = {1e-5, 1e-2};
 static const struct pair_limit backward = {2e-5, 2e-2};
 static const struct pair_limit sums = {1e-5, 3e-3};
 
+/* f32 knows one way only, the general one. */
+static bool faster_way;
+
+static bool known(enum dtype act)
+{
+	return act == DTYPE_BF16 || !faster_way;
+}
+
 struct attention_case {
 	size_t heads, kv_heads, head_dim;
 	enum mask_kind mask;
@@ -132,6 +140,8 @@ START_TEST(grouped_heads_of_every_size_match)
 	static const size_t shapes[][3] = {{9, 3, 64}, {32, 8, 128}, {4, 4, 80}, {4, 1, 128}, {3, 3, 64}, {6, 2, 80},
 		{2, 2, 32}, {4, 2, 16}, {4, 2, 8}, {2, 1, 96}, {3, 1, 5}, {2, 1, 256}};
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
 		struct attention_case c = {.heads = shapes[k][0],
@@ -155,16 +165,18 @@ START_TEST(rows_of_every_length_match)
 	} lengths[] = {{one, 1}, {packed, 4}, {with_empty, 6}, {tiles, 3}, {nothing, 2}, {longer, 2}};
 	static const size_t shapes[][3] = {{9, 3, 64}, {8, 2, 128}, {2, 1, 80}};
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	for (int k = 0; k < 3; k++)
 		for (int j = 0; j < 6; j++)
-			for (int known = j >= 4; known < 2; known++) {
+			for (int told = j >= 4; told < 2; told++) {
 				struct attention_case c = {.heads = j == 5 ? shapes[k][0] / shapes[k][1] : shapes[k][0],
 					.kv_heads = j == 5 ? 1 : shapes[k][1],
 					.head_dim = shapes[k][2],
 					.offsets = lengths[j].offsets,
 					.rows = lengths[j].rows,
-					.longest_unknown = !known};
+					.longest_unknown = !told};
 				check_attention(&p, &c);
 			}
 	pair_close(&p);
@@ -187,6 +199,8 @@ START_TEST(every_mask_matches)
 	};
 	static const size_t shapes[][3] = {{6, 2, 64}, {4, 1, 128}, {2, 2, 80}};
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	for (size_t k = 0; k < sizeof masks / sizeof *masks; k++)
 		for (int j = 0; j < 3; j++)
@@ -206,6 +220,8 @@ END_TEST
 START_TEST(strides_may_leave_room_between_tokens)
 {
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	for (size_t spare = 1; spare <= 16; spare *= 2)
 		for (int apart = 0; apart < 2; apart++) {
@@ -228,6 +244,8 @@ START_TEST(queries_at_the_end_of_a_cache_see_all_of_it)
 			      many[] = {0, 65, 65, 70}, more[] = {0, 65, 65, 200};
 	static const size_t shapes[][3] = {{9, 3, 64}, {32, 8, 128}, {2, 1, 80}};
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	for (int k = 0; k < 3; k++)
 		for (int j = 0; j < 4; j++) {
@@ -256,6 +274,8 @@ END_TEST
 START_TEST(large_scores_stay_finite)
 {
 	struct pair p;
+	if (!known(pair_types[_i]))
+		return;
 	pair_open(&p, pair_types[_i]);
 	struct attention_case c = {.heads = 2,
 		.kv_heads = 1,
@@ -291,7 +311,7 @@ START_TEST(gradients_are_those_of_finite_differences)
 	static const struct attention_case cases[] = {{.mask = MASK_CAUSAL}, {.mask = MASK_WINDOW, .window = 3},
 		{.mask = MASK_BIDIRECTIONAL}, {.softcap = 2}};
 	struct pair p;
-	if (pair_types[_i] != DTYPE_F32)
+	if (pair_types[_i] != DTYPE_F32 || faster_way)
 		return;
 	pair_open(&p, DTYPE_F32);
 	for (int k = 0; k < 4; k++) {
@@ -338,6 +358,7 @@ int main(int argc, char **argv)
 		char name[40];
 		snprintf(name, sizeof name, "gpu_attention %s", *argv[i] ? argv[i] : "as chosen");
 		setenv("SAKIORI_CUDA_ATTENTION", argv[i], 1);
+		faster_way = strcmp(argv[i], general) != 0;
 		failed |= pair_run(name, tests, sizeof tests / sizeof *tests, PAIR_TYPES);
 	}
 	return failed;
