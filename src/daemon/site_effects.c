@@ -75,8 +75,6 @@ static void io_evaluate(void *self, const float *x)
 void daemon_on_trained(void *self, const struct site_trained *result)
 {
 	struct daemon *d = self;
-	if (result->error != 0 && result->error != SAKIORI_ECANCELLED)
-		log_error("training_failed", "error=\"%s\" text=\"%s\"", err_text(result->error), result->text);
 	if (d->site != NULL && !d->stopping)
 		site_on_trained(d->site, result);
 	/* The last commit stands, and whoever starts the daemon again finds the device as it is then. */
