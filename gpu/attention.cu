@@ -215,7 +215,7 @@ void cuda_attention_backward(struct device *d, const struct attention *a, const 
 		return;
 	if (c->base.fault.code)
 		return;
-	float *delta = (float *)cuda_scratch(c, SCRATCH_ATTENTION, t->count * a->heads * sizeof *delta);
+	float *delta = (float *)cuda_scratch(c, SCRATCH_LARGE, t->count * a->heads * sizeof *delta);
 	if (!delta || !delta_launch(c, &call, delta))
 		return;
 	struct attention_shape s = shape_of(&call);

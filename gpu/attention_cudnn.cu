@@ -371,7 +371,7 @@ static void run(struct cuda_device *c, struct attention_cudnn *n, const struct a
 	bool backward)
 {
 	int64_t space = backward ? p->backward_space : p->forward_space;
-	void *working = cuda_scratch(c, SCRATCH_ATTENTION, space ? (size_t)space : 1);
+	void *working = cuda_scratch(c, SCRATCH_LARGE, space ? (size_t)space : 1);
 	struct attention_offsets at;
 	if (!working || (p->key.ragged && !attention_offsets(c, call, (size_t)p->key.rows, &at)))
 		return;

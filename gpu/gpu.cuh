@@ -24,7 +24,7 @@ extern "C" {
 enum cuda_scratch_slot {
 	/* within one operation: a chunk of logits, an unpacked or merged weight. cuda_gemm never takes it, for its operands may lie there: a
 	 * tuning product has memory of its own for its output */
-	SCRATCH_LARGE,
+	SCRATCH_LARGE, /* within one operation: a chunk of logits, an unpacked or merged weight, attention's sums, a tuning product's output */
 	SCRATCH_LOGITS,   /* a chunk of logits of a packed head, which lies unpacked in SCRATCH_LARGE */
 	SCRATCH_MERGE,    /* adapter factors of a merged weight, in the activation type */
 	SCRATCH_TOKENS_X, /* gathered tokens */
@@ -35,13 +35,12 @@ enum cuda_scratch_slot {
 	SCRATCH_LORA_S,
 	SCRATCH_LORA_DS,
 	SCRATCH_LORA_GRADIENT,
-	SCRATCH_ATTENTION, /* cuDNN's working space; log-sum-exp and dQ sums */
-	SCRATCH_OFFSETS,   /* attention: ragged offsets and lengths */
-	SCRATCH_HIDDEN,    /* loss: gathered hidden states, then their gradient */
-	SCRATCH_LOSS,      /* losses of a chunk */
-	SCRATCH_PARTIAL,   /* partial sums of reductions */
-	SCRATCH_FP8,       /* an activation in E4M3 and its scales */
-	SCRATCH_GEMM,      /* cuBLASLt's working space; of a fixed size */
+	SCRATCH_OFFSETS, /* attention: ragged offsets and lengths */
+	SCRATCH_HIDDEN,  /* loss: gathered hidden states, then their gradient */
+	SCRATCH_LOSS,    /* losses of a chunk */
+	SCRATCH_PARTIAL, /* partial sums of reductions */
+	SCRATCH_FP8,     /* an activation in E4M3 and its scales */
+	SCRATCH_GEMM,    /* cuBLASLt's working space; of a fixed size */
 	SCRATCH_COUNT,
 };
 

@@ -125,15 +125,17 @@ static void cuda_working_space(const struct memory_request *r, struct memory_bre
 	size_t act = dtype_size(r->act), n = r->tokens, rank = r->layout->rank;
 	size_t inputs = larger(larger(3 * w->hidden, w->query), larger(2 * w->hidden, w->ffn));
 	size_t outputs = larger(larger(w->query + 2 * w->key, w->hidden), 2 * w->ffn);
-	/* One buffer serves both (gpu/gpu.cuh, SCRATCH_LARGE). */
+	/* One buffer serves them all (gpu/gpu.cuh, SCRATCH_LARGE): each is counted with what it takes beyond those before it. */
 	size_t logits = cuda_logits(r), plain = cuda_plain_weight(r);
+	/* gpu/attention_cudnn.cu: sums of dq in f32, twice over; gpu/attention.cu: a number a head. */
+	size_t attention = n * (r->act == DTYPE_BF16 ? 2 * w->query : shape->heads) * sizeof(float);
 	out->logits = logits + n * sizeof(double);
+	out->attention = attention > logits ? attention - logits : 0;
 	/* gpu/lora.cu: the factors in the activation type, and ds. */
 	out->lora = rank * (inputs + outputs) * act + n * 3 * rank * act;
-	/* gpu/attention_cudnn.cu: sums of dq, and of d_out * out; a head's log-sum-exp. */
-	out->attention = n * w->query * (r->act == DTYPE_BF16 ? sizeof(float) : 0) + n * shape->heads * sizeof(float);
 	/* gpu/gemm.cu: cuBLASLt's, and the trials' output; gpu/linear.cu: the widest activation in E4M3. */
-	out->products = ((size_t)40 << 20) + (plain > logits ? plain - logits : 0);
+	out->products =
+		((size_t)40 << 20) + (plain > larger(logits, attention) ? plain - larger(logits, attention) : 0);
 	if (r->storage == WEIGHT_FP8)
 		out->products += n * (outputs + sizeof(float));
 	/* gpu/weight.cu: a piece of a weight on its way, and the table of random values. */
