@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What holds for sequences of operations: recordings replay the same bits, copies run beside the computation and wait where they are told
  * to, the same calls give the same bits, and after a failure nothing runs. */
+#include <dirent.h>
+#include <unistd.h>
+
 #include "gpu/layer.h"
 
 /* One step, recorded under a key when the device records. Returns whether it was a replay. */
@@ -252,6 +255,70 @@ START_TEST(after_a_failure_nothing_runs)
 }
 END_TEST
 
+/* Cuts every file of the folder short by a byte, or removes it. Returns how many there are. */
+static int each_kept_file(const char *folder, bool remove)
+{
+	DIR *directory = opendir(folder);
+	int count = 0;
+	for (struct dirent *e; directory && (e = readdir(directory));) {
+		char path[512];
+		snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+		if (e->d_name[0] == '.')
+			continue;
+		count++;
+		FILE *file = remove ? NULL : fopen(path, "r+");
+		if (file && !fseek(file, -1, SEEK_END) && ftruncate(fileno(file), ftell(file)))
+			count = -1;
+		if (file)
+			fclose(file);
+		if (remove)
+			unlink(path);
+	}
+	if (directory)
+		closedir(directory);
+	return count;
+}
+
+/* Measured, read again, cut short, and nowhere to be kept: always the same step. */
+START_TEST(what_was_measured_is_kept_and_may_be_lost)
+{
+	struct pair p;
+	char folder[] = "/tmp/sakiori-gpu-kept-XXXXXX";
+	double *gradient[4];
+	pair_open(&p, pair_types[_i]);
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	for (int time = 0; time < 4; time++) {
+		struct device_config config = {
+			.name = pair_device_name(), .act = p.act, .cache = time == 3 ? "/nowhere/at/all" : folder};
+		struct device *d = NULL;
+		struct fault f = {0};
+		struct layer l;
+		ck_assert_int_eq(device_open(&config, &d, &f), 0);
+		layer_open(&l, d);
+		layer_step(&l);
+		float *host = must_calloc(LAYER_ADAPTER, sizeof *host);
+		d->ops->download(d, host, l.gradient, LAYER_ADAPTER * sizeof *host);
+		gradient[time] = must_calloc(LAYER_ADAPTER, sizeof **gradient);
+		for (int i = 0; i < LAYER_ADAPTER; i++)
+			gradient[time][i] = (double)host[i];
+		free(host);
+		if (device_sync(d, &f))
+			pair_wrong(&p, "time %d: %s", time, f.text);
+		layer_close(&l);
+		device_close(d);
+		pair_near_doubles(&p, gradient[time], gradient[0], LAYER_ADAPTER, p.act == DTYPE_BF16 ? 3e-2 : 1e-5,
+			"the gradient with kept plans");
+		if (time == 1 && each_kept_file(folder, false) < 1 && p.cuda)
+			pair_wrong(&p, "nothing was kept");
+	}
+	each_kept_file(folder, true);
+	rmdir(folder);
+	for (int time = 0; time < 4; time++)
+		free(gradient[time]);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(devices_that_are_not_there_are_refused)
 {
 	static const struct {
@@ -284,6 +351,7 @@ int main(void)
 		the_same_calls_give_the_same_bits,
 		copies_run_beside_the_computation_and_are_waited_for,
 		after_a_failure_nothing_runs,
+		what_was_measured_is_kept_and_may_be_lost,
 		devices_that_are_not_there_are_refused,
 	};
 	return pair_run("gpu_record", tests, sizeof tests / sizeof *tests, PAIR_TYPES);
