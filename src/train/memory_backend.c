@@ -127,9 +127,12 @@ static void cuda_working_space(const struct memory_request *r, struct memory_bre
 	size_t outputs = larger(larger(w->query + 2 * w->key, w->hidden), 2 * w->ffn);
 	/* One buffer serves them all (gpu/gpu.cuh, SCRATCH_LARGE): each is counted with what it takes beyond those before it. */
 	size_t logits = cuda_logits(r), plain = cuda_plain_weight(r);
-	/* gpu/attention_cudnn.cu: sums of dq in f32, twice over; gpu/attention.cu: a number a head. */
-	size_t attention = n * (r->act == DTYPE_BF16 ? 2 * w->query : shape->heads) * sizeof(float);
-	out->logits = logits + n * sizeof(double);
+	/* gpu/attention_cudnn.cu, measured on an H100: sums of dq in f32, twice over, and something for keys and heads; without cuDNN
+	 * (gpu/attention.cu) a number a head. */
+	size_t attention = n * (r->act == DTYPE_BF16 ? 8 * w->query + 4 * w->key + 8 * shape->heads : 4 * shape->heads);
+	/* The hidden states of a chunk, and a loss a token. */
+	size_t chunk = logits / (round_up(shape->vocabulary, 8) * act);
+	out->logits = logits + chunk * w->hidden * act + n * sizeof(double);
 	out->attention = attention > logits ? attention - logits : 0;
 	/* gpu/lora.cu: the factors in the activation type, and ds. */
 	out->lora = rank * (inputs + outputs) * act + n * 3 * rank * act;
