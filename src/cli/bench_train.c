@@ -40,7 +40,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
 		{"memory", CLI_TEXT, &o->memory, "MODE",
-			"kept for the backward pass: auto (default), keep, selective, offload, blocks"},
+			"kept for the backward pass: auto (default), keep, selective, offload, blocks, blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",
 			"order of the adapter's products: cost (default), fixed, timed"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; default: the whole batch"},

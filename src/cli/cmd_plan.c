@@ -29,7 +29,8 @@ struct plan {
 	const struct model_shape *shape;
 	struct lora_layout layout;
 	struct memory_request request;
-	size_t limit; /* bytes of the device; 0: not known */
+	size_t limit;      /* bytes of the device; 0: not known */
+	size_t host_limit; /* the same of the host; only asked for when the device is */
 	struct memory_breakdown modes[MEMORY_MODES];
 	size_t most_rows[MEMORY_MODES];
 	enum memory_mode mode;
@@ -54,7 +55,7 @@ static int read_options(int argc, char **argv, struct plan_options *o)
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
 		{"memory", CLI_TEXT, &o->memory, "MODE",
-			"auto (default: the first that fits), keep, selective, offload or blocks"},
+			"auto (default: the first that fits), keep, selective, offload, blocks or blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",
 			"orders of the adapter's products: cost (default), fixed, timed or timed-merged"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
@@ -107,6 +108,7 @@ static int find_limit(struct plan *p, struct fault *f)
 		rc = device_sync(d, f);
 	}
 	p->limit = memory.free;
+	p->host_limit = memory_host_limit();
 	device_close(d);
 	return rc;
 }
@@ -171,7 +173,7 @@ static void count_flops(struct plan *p)
 	double adapter = (double)p->layout.size;
 	p->flops = 4 * linear + 4 * hidden * (double)p->shape->vocabulary + 6 * adapter + 3 * attention;
 	p->flops_again[MEMORY_SELECTIVE] = p->flops_again[MEMORY_OFFLOAD] = 2 * layers * gate_up;
-	p->flops_again[MEMORY_BLOCKS] = 2 * linear + 2 * adapter + attention;
+	p->flops_again[MEMORY_BLOCKS] = p->flops_again[MEMORY_BLOCKS_OFFLOAD] = 2 * linear + 2 * adapter + attention;
 }
 
 static int make_plan(struct plan *p, struct fault *f)
@@ -188,11 +190,11 @@ static int make_plan(struct plan *p, struct fault *f)
 		return rc;
 	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
 		memory_count(&p->request, m, &p->modes[m]);
-		p->most_rows[m] = p->limit ? memory_most_rows(&p->request, m, p->limit, 0) : 0;
+		p->most_rows[m] = p->limit ? memory_most_rows(&p->request, m, p->limit, p->host_limit) : 0;
 	}
 	count_flops(p);
 	struct memory_breakdown chosen;
-	rc = memory_choose(&p->request, p->limit, 0, &p->mode, &chosen, f);
+	rc = memory_choose(&p->request, p->limit, p->host_limit, &p->mode, &chosen, f);
 	p->fits = !rc;
 	return 0;
 }

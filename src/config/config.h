@@ -54,7 +54,7 @@ struct config {
 		char *path;             /* a file or folder, or "shape:NAME" */
 		const char *base_dtype; /* bf16 | f32 | fp8 | q4 | as-stored */
 		char *device;           /* cpu | cuda | cuda:N */
-		const char *memory;     /* auto | keep | selective | offload | blocks */
+		const char *memory;     /* auto | keep | selective | offload | blocks | blocks-offload */
 		const char *variants;   /* cost | fixed | timed */
 		int64_t threads;        /* 0: as many as cores */
 	} model;

@@ -57,12 +57,13 @@ const struct config_key config_keys[] = {
 		"Where training runs: cpu, cuda or cuda:N. A device that is missing stops the daemon;\n"
 		"there is no silent fallback."},
 	{"model.memory", KEY_WORD, AT(model.memory), "auto",
-		.words = WORDS("auto", "keep", "selective", "offload", "blocks"), .unit = "", RESTART,
+		.words = WORDS("auto", "keep", "selective", "offload", "blocks", "blocks-offload"), .unit = "", RESTART,
 		"What a GPU keeps from the forward to the backward pass: all that is needed (keep), all but the "
 		"widest\n"
-		"layers (selective), the same in the host's memory (offload), only what enters each block (blocks); "
-		"less\n"
-		"memory takes more time. auto: the first of them that fits."},
+		"layers (selective), the same in the host's memory (offload), only what enters each block (blocks), "
+		"that\n"
+		"in the host's memory (blocks-offload); less memory takes more time.\n"
+		"auto: the first of them that fits."},
 	{"model.variants", KEY_WORD, AT(model.variants), "cost", .words = WORDS("cost", "fixed", "timed"), .unit = "",
 		RESTART,
 		"In which order the adapter's products are multiplied: chosen by counting, always the plain one, or "

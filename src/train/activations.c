@@ -99,11 +99,11 @@ static void place_trained_layers(struct activations *a, const struct walk *w)
 {
 	struct saved shared = {0};
 	size_t begin = a->bytes,
-	       own = a->mode == MEMORY_OFFLOAD && w->layers > ACTIVATIONS_TURNS ? ACTIVATIONS_TURNS : w->layers;
+	       own = memory_mode_offloads(a->mode) && w->layers > ACTIVATIONS_TURNS ? ACTIVATIONS_TURNS : w->layers;
 	for (size_t layer = 0; layer < own; layer++) {
 		struct saved *saved = &a->layers[layer];
 		place_ends(a, w, saved);
-		if (a->mode != MEMORY_BLOCKS)
+		if (!memory_mode_blocks(a->mode))
 			place_inner(a, w, saved);
 		if (a->mode == MEMORY_KEEP)
 			place_gate_up(a, w, saved);
@@ -112,7 +112,7 @@ static void place_trained_layers(struct activations *a, const struct walk *w)
 	}
 	a->parts.kept = a->bytes - begin;
 	a->parts.offloaded = (w->layers - own) * a->parts.layer;
-	if (a->mode == MEMORY_BLOCKS)
+	if (memory_mode_blocks(a->mode))
 		place_inner(a, w, &shared);
 	if (a->mode != MEMORY_KEEP)
 		place_gate_up(a, w, &shared);
@@ -123,7 +123,7 @@ static void place_trained_layers(struct activations *a, const struct walk *w)
 		/* The last ones still lie on the device when the backward begins. */
 		saved->host = a->host && layer < w->layers - own ? (char *)a->host + layer * a->parts.layer : NULL;
 		if (a->mode != MEMORY_KEEP)
-			share(saved, &shared, a->mode == MEMORY_BLOCKS);
+			share(saved, &shared, memory_mode_blocks(a->mode));
 	}
 }
 

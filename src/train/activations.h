@@ -35,7 +35,7 @@ struct saved {
 	void *middle;             /* (N, hidden): residual stream between attention and MLP */
 	void *gate_up;            /* (N, 2 ffn) */
 	void *s[VARIANTS_GROUPS]; /* (N, ranks): x A^T; NULL where not adapted or not differentiated */
-	void *host;               /* page-locked copy of all of it, MEMORY_OFFLOAD; NULL: stays on the device */
+	void *host; /* page-locked copy of all that is kept, offloading modes; NULL: stays on the device */
 };
 
 /* Bytes by what they are for. */
@@ -51,7 +51,7 @@ struct activations {
 	enum activations_use use;
 	enum memory_mode mode;
 	void *memory;
-	void *host; /* MEMORY_OFFLOAD */
+	void *host; /* offloading modes */
 	size_t bytes;
 	struct activations_bytes parts;
 	size_t tokens;    /* N: most tokens of one pass */
@@ -91,7 +91,7 @@ int activations_plan(struct activations *a, struct device *d, const struct model
 /* Before device_close. Safe on a zeroed struct and twice. */
 void activations_free(struct activations *a);
 
-/* MEMORY_OFFLOAD: around a layer's forward and its backward. Its buffers are free to be written; it is kept; it is there
+/* The offloading modes: around a layer's forward and its backward. Its buffers are free to be written; it is kept; it is there
  * to be read; it is needed no more. In the other modes they do nothing. */
 void activations_open_layer(struct activations *a, size_t layer);
 void activations_keep_layer(struct activations *a, size_t layer);

@@ -11,6 +11,7 @@ static const char *const mode_names[MEMORY_MODES] = {
 	[MEMORY_SELECTIVE] = "selective",
 	[MEMORY_OFFLOAD] = "offload",
 	[MEMORY_BLOCKS] = "blocks",
+	[MEMORY_BLOCKS_OFFLOAD] = "blocks-offload",
 };
 
 const char *memory_mode_name(enum memory_mode mode)
@@ -20,7 +21,7 @@ const char *memory_mode_name(enum memory_mode mode)
 
 bool memory_mode_exists(const char *device, enum memory_mode mode)
 {
-	return mode != MEMORY_OFFLOAD || strcmp(device, "cpu") != 0;
+	return !memory_mode_offloads(mode) || strcmp(device, "cpu") != 0;
 }
 
 static bool allowed(const struct memory_request *r, enum memory_mode mode)
@@ -64,6 +65,20 @@ void memory_count(const struct memory_request *r, enum memory_mode mode, struct 
 		      out->adapter + out->gradient + out->moments + out->kept + out->shared + out->logits + out->lora +
 		      out->attention + out->products + out->other;
 	out->host = out->offloaded;
+}
+
+size_t memory_host_limit(void)
+{
+	char line[128];
+	unsigned long long kibibytes = 0;
+	FILE *file = fopen("/proc/meminfo", "re");
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof line, file))
+		if (sscanf(line, "MemAvailable: %llu", &kibibytes) == 1)
+			break;
+	fclose(file);
+	return (size_t)kibibytes * 1024 / 2;
 }
 
 static bool fits(const struct memory_breakdown *b, size_t limit, size_t host_limit)

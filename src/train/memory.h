@@ -17,14 +17,25 @@ enum memory_mode {
 	MEMORY_SELECTIVE, /* all but gate and up, which are multiplied again */
 	MEMORY_OFFLOAD,   /* the same, but in host memory from a layer's forward until shortly before its backward */
 	MEMORY_BLOCKS,    /* what enters each layer; the layer's forward is computed again */
+	MEMORY_BLOCKS_OFFLOAD, /* the same, in host memory */
 	MEMORY_MODES,
 };
 
 /* No micro-batch has more. */
 #define MEMORY_TOKENS_MAX ((size_t)1 << 20)
 
-/* "keep", "selective", "offload", "blocks". */
+/* "keep", "selective", "offload", "blocks", "blocks-offload". */
 const char *memory_mode_name(enum memory_mode mode);
+/* Whether layers take turns on the device and wait in host memory. */
+static inline bool memory_mode_offloads(enum memory_mode mode)
+{
+	return mode == MEMORY_OFFLOAD || mode == MEMORY_BLOCKS_OFFLOAD;
+}
+/* Whether of a layer only what enters it is kept. */
+static inline bool memory_mode_blocks(enum memory_mode mode)
+{
+	return mode == MEMORY_BLOCKS || mode == MEMORY_BLOCKS_OFFLOAD;
+}
 
 /* What is going to be trained. */
 struct memory_request {
@@ -61,5 +72,7 @@ void memory_count(const struct memory_request *r, enum memory_mode mode, struct 
  * sentence, when none does. */
 int memory_choose(const struct memory_request *r, size_t limit, size_t host_limit, enum memory_mode *mode,
 	struct memory_breakdown *out, struct fault *f);
+/* Bytes of the host that may well be page-locked: half of what is available now. 0: not known. The one function here that asks the machine. */
+size_t memory_host_limit(void);
 /* The most rows of r->longest tokens that fit at once in this mode; 0: not one. */
 size_t memory_most_rows(const struct memory_request *r, enum memory_mode mode, size_t limit, size_t host_limit);

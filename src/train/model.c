@@ -213,7 +213,7 @@ static void restore(struct model *m, const struct pass *p, size_t layer)
 	struct saved *saved = &a->layers[layer];
 	size_t n = p->tokens.count;
 	activations_recall_layer(a, layer);
-	if (a->mode == MEMORY_BLOCKS) {
+	if (memory_mode_blocks(a->mode)) {
 		norm(m, n, saved->residual, block->input_norm);
 		attention_forward(m, p, layer);
 		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm);

@@ -166,7 +166,7 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.merged = variants_may_merge(c->device, t->device->act, t->device->threads, &orders),
 	};
 	t->device->ops->memory(t->device, &memory);
-	return memory_choose(&request, memory.free, 0, &c->memory, &breakdown, f);
+	return memory_choose(&request, memory.free, memory_host_limit(), &c->memory, &breakdown, f);
 }
 
 static int open_activations(struct trainer *t, struct fault *f)

@@ -56,7 +56,8 @@ int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *
 			*out = mode;
 			return 0;
 		}
-	return fault_set(f, SAKIORI_EINVAL, "expected auto, keep, selective, offload or blocks, found '%.40s'", word);
+	return fault_set(f, SAKIORI_EINVAL,
+		"expected auto, keep, selective, offload, blocks or blocks-offload, found '%.40s'", word);
 }
 
 enum dtype trainer_act(enum trainer_dtype type)
