@@ -393,7 +393,7 @@ static int drawn_rows(void *self, size_t first, size_t count, float *out)
 
 START_TEST(values_that_the_device_draws_are_packed_as_those_it_is_given)
 {
-	enum { R = 50, C = 192 };
+	enum { R = 48, C = 192 };
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
 	struct device *d = p.device[PAIR_GPU];

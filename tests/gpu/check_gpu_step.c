@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole training steps on CUDA against the same steps on the CPU in f32: a tiny model with real rows, and the shape of SmolLM2-135M with
  * random weights, in every memory mode and with every kind of base weights. */
-#include <unistd.h>
-
 #include "gpu/pair.h"
 #include "train/generator.h"
 #include "train/trainer.h"
 
 enum { STEPS = 5 };
 
-static char directory[64], rows_path[96];
+static char directory[] = "/tmp/sakiori-gpu-step-XXXXXX", rows_path[96];
 
 static void must(int rc, const struct fault *f)
 {
@@ -24,16 +22,18 @@ static const char *tiny(void)
 	return path;
 }
 
-static void remove_rows(void)
+/* Rows, and what was measured of the card. */
+static void remove_directory(void)
 {
-	unlink(rows_path);
-	rmdir(directory);
+	char command[96];
+	snprintf(command, sizeof command, "rm -rf '%s'", directory);
+	if (system(command))
+		printf("%s is left behind\n", directory);
 }
 
 static void write_rows(void)
 {
 	static const char *const words[] = {"cloth", "river", "indigo", "winter", "thread", "harbour", "sleeve"};
-	strcpy(directory, "/tmp/sakiori-gpu-step-XXXXXX");
 	if (!mkdtemp(directory))
 		exit(EXIT_FAILURE);
 	snprintf(rows_path, sizeof rows_path, "%s/rows.jsonl", directory);
@@ -59,6 +59,7 @@ static struct trainer_config tiny_config(void)
 	c.lr = 1e-3;
 	c.total_steps = 10;
 	c.seed = 11;
+	c.cache = directory;
 	return c;
 }
 
@@ -76,6 +77,7 @@ static struct trainer_config random_config(void)
 	c.lr = 1e-3;
 	c.total_steps = 10;
 	c.seed = 3;
+	c.cache = directory;
 	return c;
 }
 
@@ -301,6 +303,6 @@ int main(void)
 		steps_of_a_real_shape_are_those_of_the_cpu,
 	};
 	write_rows();
-	atexit(remove_rows); /* also where everything is skipped */
+	atexit(remove_directory); /* also where everything is skipped */
 	return pair_run("gpu_step", tests, sizeof tests / sizeof *tests, PAIR_TYPES);
 }
