@@ -252,12 +252,13 @@ static void call_copy(void *work)
 
 static void linears(const struct work *w, struct operation *table, size_t *count)
 {
+	static const double element[] = {[WEIGHT_F32] = 4, [WEIGHT_BF16] = 2, [WEIGHT_FP8] = 1, [WEIGHT_NF4] = 0.5};
 	double act = (double)w->device->act_size, n = (double)w->n, layers = w->shape->layers;
 	for (int backward = 0; backward < 2; backward++)
 		for (int g = 0; g < GROUPS; g++) {
 			double rows = (double)outputs(w, g), cols = (double)columns(w, g), many = (double)parts(g);
 			double base = 2 * n * rows * cols, lora = 2 * n * (double)w->rank * (many * cols + rows);
-			double weight = (double)w->device->ops->weight_bytes(w->linear[g]) / 2;
+			double weight = rows * cols * element[w->storage]; /* whatever is packed beside it */
 			struct operation *o = &table[(*count)++];
 			*o = (struct operation){.call = backward ? call_lora_backward : call_lora_forward,
 				.group = (enum group)g,
