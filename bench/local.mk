@@ -20,6 +20,7 @@ EXTRA_DIST += \
 # Against what others use, on one machine.
 EXTRA_DIST += \
 	bench/base_dtype_quality.py \
+	bench/gpu_parity.py \
 	bench/peers_gpu.py \
 	bench/rivals_gpu.sh \
 	# end
