@@ -3,7 +3,8 @@
  * (mma.m16n8k16 with f32 sums, ldmatrix, cp.async). Scores and probabilities stay in registers: the sums of one product are laid out as the
  * next one's left operand. What passes by is fetched one tile ahead into the other half of a double buffer, so that one barrier a tile is
  * enough. The backward runs twice, once over tiles of keys (dk, dv) and once over tiles of queries (dq): 7 products instead of 5, and in return
- * no atomics and no order that could change.
+ * no atomics and no order that could change. Measured on an H100, 4 rows of 2048, 32/8 heads of 128, causal: 276 TFLOP/s forward and 192
+ * backward (counted as 5 products); cuDNN in the same run: 547 and 369.
  *
  * Tiles in shared memory: rows of D bf16 in pieces of 16 bytes, piece i of row r at i ^ (r & 7), so that ldmatrix's 8 rows lie on
  * different banks. */
@@ -143,7 +144,10 @@ __device__ __forceinline__ void flash_store(
 			     : "r"(flash_at<D>(tile, row + own, piece))
 			     : "memory");
 		if (own < rows)
-			*(uint4 *)(to + (size_t)own * stride + piece * 8) = x;
+			asm volatile(
+				"st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to + (size_t)own * stride + piece * 8),
+				"r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+				: "memory");
 	}
 }
 
