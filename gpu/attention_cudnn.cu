@@ -293,6 +293,7 @@ static fe::graph::Graph *backward_make(
 	struct plan_maker m = {.key = key, .graph = new fe::graph::Graph()};
 	m.begin();
 	int64_t dense = key->heads * key->head_dim;
+	/* On Hopper a deterministic one keeps all dS: too much space unless rows are short. The own kernels then serve, which always are. */
 	auto attributes =
 		fe::graph::SDPA_backward_attributes().set_name("backward").set_deterministic_algorithm(deterministic);
 	m.mask(attributes);
