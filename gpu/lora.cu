@@ -534,17 +534,21 @@ static void weight_gradient(const struct lora_call *call)
 
 /* ---- backward, all together ---- */
 
-static bool backward_may(struct cuda_device *c, const struct tokens *t, const void *x, const struct lora_linear *l,
-	const double *row_squares)
+static bool backward_may(const struct lora_call *call, const struct tokens *t, const void *x, const double *row_squares)
 {
+	struct cuda_device *c = call->c;
+	const struct lora_linear *l = call->l;
+	bool hook = l->gradient && l->gradient->kind != WEIGHT_GRADIENT_NONE;
 	if (row_squares && !t->row_offsets)
 		cuda_fail(c, SAKIORI_EINVAL, "the rows' norms are wanted, but there are no row offsets");
 	if (row_squares && c->capturing)
 		cuda_fail(c, SAKIORI_EINVAL, "the rows' norms are wanted in a recording; they wait for the device");
-	if (!x && (row_squares || l->gradient || !l->s || l->backward == LORA_B4))
+	if (!x && call->ranks && (l->backward == LORA_B4 || !l->s || !l->ds))
 		cuda_fail(c, SAKIORI_EINVAL,
-			"a linear's backward without its input needs s, and takes neither LORA_B4, a hook nor rows' "
-			"norms");
+			"an adapter's backward without its input needs s and ds, and another order than LORA_B4");
+	if (!x && (hook || row_squares))
+		cuda_fail(c, SAKIORI_EINVAL,
+			"a linear's backward without its input gives no weight's gradient and no rows' norms");
 	return !c->base.fault.code;
 }
 
@@ -583,7 +587,7 @@ void cuda_lora_backward(struct device *d, const struct tokens *t, const void *x,
 	if (d->fault.code)
 		return;
 	struct lora_call call = call_begin(c, t, l);
-	if (d->fault.code || !call.n || !backward_may(c, t, x, l, row_squares))
+	if (d->fault.code || !call.n || !backward_may(&call, t, x, row_squares))
 		return;
 	call.x = gather(c, t, SCRATCH_TOKENS_X, x, call.cols, true);
 	call.dy = gather(c, t, SCRATCH_TOKENS_Y, l->dy, call.rows, true);
@@ -603,6 +607,8 @@ void cuda_lora_gradient_a(struct device *d, const struct tokens *t, const void *
 	if (d->fault.code)
 		return;
 	struct lora_call call = call_begin(c, t, l);
+	if (call.ranks && !l->ds)
+		cuda_fail(c, SAKIORI_EINVAL, "the gradient of A is wanted, but no backward left its ds");
 	if (d->fault.code || !call.n || !call.ranks)
 		return;
 	call.x = gather(c, t, SCRATCH_TOKENS_X, x, call.cols, true);

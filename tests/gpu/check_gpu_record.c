@@ -84,7 +84,7 @@ END_TEST
 /* More recordings than a device keeps, and working space that grows under them. */
 START_TEST(recordings_that_were_dropped_are_made_again)
 {
-	enum { LAYERS = 3, KEYS = 40 };
+	enum { LAYERS = 3, KEYS = 140 };
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
 	struct device *d = p.device[PAIR_GPU];
