@@ -95,7 +95,7 @@ static void cuda_sync(struct device *d)
 static void cuda_close(struct device *d)
 {
 	struct cuda_device *c = cuda_device(d);
-	if (c->stream)
+	if (c->stream && c->trouble) /* both, unless opening failed half-way */
 		cuda_finish(c);
 	cuda_recordings_free(c);
 	cuda_weight_staging_free(c);
@@ -124,20 +124,21 @@ static void cuda_close(struct device *d)
 }
 
 /* CUDA's current device belongs to the thread, and a device may be handed from one thread to another: every entry binds it. */
-static void bind(const struct cuda_device *c)
+static cudaError_t bind(const struct cuda_device *c)
 {
 	static thread_local int bound = -1;
 	if (bound == c->ordinal)
-		return;
-	cudaSetDevice(c->ordinal);
-	bound = c->ordinal;
+		return cudaSuccess;
+	cudaError_t e = cudaSetDevice(c->ordinal);
+	bound = e == cudaSuccess ? c->ordinal : -1;
+	return e;
 }
 
 template <auto operation> struct bound_to_device;
 template <typename R, typename... A, R (*operation)(struct device *, A...)> struct bound_to_device<operation> {
 	static R call(struct device *d, A... arguments)
 	{
-		bind(cuda_device(d));
+		cuda_well(cuda_device(d), bind(cuda_device(d)), "choosing the card");
 		return operation(d, arguments...);
 	}
 };
@@ -289,7 +290,7 @@ static void equip(struct cuda_device *c)
 	/* The thread that waits sleeps: it is a daemon's, and its box has other work. */
 	if (!cuda_well(
 		    c, cudaInitDevice(c->ordinal, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid), what) ||
-		!cuda_well(c, cudaSetDevice(c->ordinal), what))
+		!cuda_well(c, bind(c), what))
 		return;
 	cudaError_t e = cudaFuncGetAttributes(&attributes, empty_kernel);
 	if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction) {

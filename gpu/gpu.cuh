@@ -22,9 +22,9 @@ extern "C" {
 
 /* Buffers that live as long as the device and only grow, one a purpose. */
 enum cuda_scratch_slot {
-	/* within one operation: a chunk of logits, an unpacked or merged weight. cuda_gemm never takes it, for its operands may lie there: a
-	 * tuning product has memory of its own for its output */
-	SCRATCH_LARGE, /* within one operation: a chunk of logits, an unpacked or merged weight, attention's sums, a tuning product's output */
+	/* within one operation: a chunk of logits, an unpacked or merged weight, attention's sums. cuda_gemm never takes it, for its operands
+	 * may lie there: a tuning product's output has a place behind SCRATCH_GEMM */
+	SCRATCH_LARGE,
 	SCRATCH_LOGITS,   /* a chunk of logits of a packed head, which lies unpacked in SCRATCH_LARGE */
 	SCRATCH_MERGE,    /* adapter factors of a merged weight, in the activation type */
 	SCRATCH_TOKENS_X, /* gathered tokens */

@@ -15,6 +15,11 @@ void *cuda_memory_new(struct cuda_device *c, size_t bytes, const char *what)
 		return NULL;
 	}
 	cudaError_t e = cudaMalloc(&p, bytes ? bytes : 256);
+	if (e == cudaErrorMemoryAllocation && c->recordings) { /* their graphs take memory too, and can be made again */
+		cudaGetLastError();
+		cuda_recordings_drop(c);
+		e = cudaMalloc(&p, bytes ? bytes : 256);
+	}
 	if (e == cudaErrorMemoryAllocation) {
 		size_t free = 0, total = 0;
 		cudaGetLastError();
