@@ -14,9 +14,11 @@ static struct attention_plans *plans_of(struct cuda_device *c)
 		cuda_fail(c, SAKIORI_ENOMEM, "attention: out of memory");
 		return NULL;
 	}
-	/* For tests and comparisons: leaves out cuDNN, or the tensor cores too. */
+	/* For tests and comparisons: cuDNN however small the call, or never, or no tensor cores either. */
 	const char *way = secure_getenv("SAKIORI_CUDA_ATTENTION");
-	if (way && !strcmp(way, "own"))
+	if (way && !strcmp(way, "cudnn"))
+		c->attention->cudnn_always = true;
+	else if (way && !strcmp(way, "own"))
 		c->attention->fastest = ATTENTION_FLASH;
 	else if (way && !strcmp(way, "general"))
 		c->attention->fastest = ATTENTION_GENERAL;

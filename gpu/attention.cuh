@@ -71,6 +71,7 @@ enum attention_way { ATTENTION_CUDNN, ATTENTION_FLASH, ATTENTION_GENERAL };
 
 struct attention_plans {
 	enum attention_way fastest;    /* that may be used */
+	bool cudnn_always;             /* also where a plan takes longer than it saves */
 	struct attention_cudnn *cudnn; /* NULL until first asked */
 };
 

@@ -69,6 +69,9 @@ namespace fe = cudnn_frontend;
 
 #define PLANS 96
 #define SHORTEST 64 /* rows: shorter ones are not worth a plan */
+/* A plan takes 0.1 to 1 s to make. Where the tensor cores' own kernels serve, it is made only for calls that it can shorten by tens of
+ * microseconds: tokens * longest * features from here on. */
+#define LARGE ((size_t)1 << 30)
 /* A plan may take this much working space: twice what sums of dQ and whole-head dK and dV need, and something for small shapes. */
 #define SPACE_EACH 16 /* bytes a feature of a query */
 #define SPACE_LEAST ((int64_t)32 << 20)
@@ -320,6 +323,9 @@ static bool key_make(const struct cuda_device *c, const struct attention_call *c
 	memset(key, 0, sizeof *key);
 	if (c->base.act != DTYPE_BF16 || a->softcap > 0 || a->kv_offsets || t->longest < SHORTEST || a->head_dim % 8 ||
 		a->q_stride % 8 || a->kv_stride % 8)
+		return false;
+	bool own = (a->head_dim == 64 || a->head_dim == 128) && a->scale > 0;
+	if (own && !c->attention->cudnn_always && t->count * t->longest * a->heads * a->head_dim < LARGE)
 		return false;
 	size_t widest = a->q_stride > a->kv_stride ? a->q_stride : a->kv_stride;
 	if (t->count * widest > INT32_MAX)
