@@ -6,6 +6,7 @@ check_PROGRAMS += \
 	tests/check_variants \
 	tests/check_orders \
 	tests/check_checkpoint \
+	tests/check_memory \
 	tests/check_model \
 	tests/check_recording \
 	tests/check_trainer \
@@ -26,6 +27,9 @@ tests_check_orders_LDADD = libtrain.a $(COMPUTE_LIBS) $(CHECK_LIBS)
 tests_check_checkpoint_SOURCES = tests/check_checkpoint.c
 tests_check_checkpoint_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_checkpoint_LDADD = libtrain.a $(FORMATS_LIBS) $(CHECK_LIBS)
+tests_check_memory_SOURCES = tests/check_memory.c
+tests_check_memory_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_memory_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 tests_check_model_SOURCES = tests/check_model.c
 tests_check_model_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_model_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)

@@ -131,18 +131,15 @@ static int open_model(struct plan *p, struct fault *f)
 static void make_request(struct plan *p)
 {
 	const struct trainer_config *c = &p->config;
-	size_t rows = c->micro_tokens / c->max_seq;
-	rows = rows < c->batch_rows ? rows : c->batch_rows;
+	size_t batch = c->batch_rows * c->max_seq;
 	p->request = (struct memory_request){
 		.file = p->file,
 		.layout = &p->layout,
 		.device = c->device,
 		.act = trainer_act(c->base_dtype),
 		.storage = trainer_storage(c->base_dtype),
-		.tokens = rows * c->max_seq,
+		.tokens = batch < c->micro_tokens ? batch : c->micro_tokens,
 		.longest = c->max_seq,
-		.rows = rows,
-		.threads = c->threads,
 		.mode = c->memory,
 	};
 }
@@ -257,7 +254,7 @@ static json_t *mode_json(const struct plan *p, enum memory_mode mode)
 	for (size_t i = 0; i < LINES; i++)
 		json_object_set_new(bytes, lines[i].key, json_integer((json_int_t)line_of(b, i)));
 	return json_pack("{s:s, s:b, s:I, s:I, s:I, s:o?, s:f, s:o}", "mode", memory_mode_name(mode), "fits",
-		!p->limit || b->device <= p->limit, "device_bytes", (json_int_t)b->device, "host_bytes",
+		memory_fits(b, p->limit, p->host_limit), "device_bytes", (json_int_t)b->device, "host_bytes",
 		(json_int_t)b->host, "layer_bytes", (json_int_t)b->layer, "largest_batch",
 		p->limit ? json_integer((json_int_t)p->most_rows[mode]) : NULL, "flops_again_per_token",
 		p->flops_again[mode], "bytes", bytes);

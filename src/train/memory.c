@@ -60,7 +60,7 @@ void memory_count(const struct memory_request *r, enum memory_mode mode, struct 
 	count_weights(r, out);
 	count_vectors(r, out);
 	memory_activations(r, mode, out);
-	memory_working_space(r, mode, out);
+	memory_working_space(r, out);
 	out->device = out->attention_weights + out->mlp_weights + out->embedding + out->head + out->norms +
 		      out->adapter + out->gradient + out->moments + out->kept + out->shared + out->logits + out->lora +
 		      out->attention + out->products + out->other;
@@ -81,7 +81,7 @@ size_t memory_host_limit(void)
 	return (size_t)kibibytes * 1024 / 2;
 }
 
-static bool fits(const struct memory_breakdown *b, size_t limit, size_t host_limit)
+bool memory_fits(const struct memory_breakdown *b, size_t limit, size_t host_limit)
 {
 	return (!limit || b->device <= limit) && (!host_limit || b->host <= host_limit);
 }
@@ -94,12 +94,40 @@ size_t memory_most_rows(const struct memory_request *r, enum memory_mode mode, s
 	size_t low = 0, high = MEMORY_TOKENS_MAX / r->longest + 1;
 	while (high - low > 1) {
 		size_t middle = low + (high - low) / 2;
-		each.rows = middle;
 		each.tokens = middle * r->longest;
 		memory_count(&each, mode, &b);
-		*(fits(&b, limit, host_limit) ? &low : &high) = middle;
+		*(memory_fits(&b, limit, host_limit) ? &low : &high) = middle;
 	}
 	return low;
+}
+
+/* The sentence for a mode that was asked for and keeps more on the host than may be kept there. */
+static int refuse_host(const struct memory_request *r, size_t host_limit, size_t needed, struct fault *f)
+{
+	return fault_set(f, SAKIORI_ENOMEM,
+		"memory mode %s keeps %.0f MiB of %zu tokens in host memory, of which %.0f MiB may be used: use fewer "
+		"tokens "
+		"at once (--micro-tokens), or mode selective or blocks",
+		memory_mode_name(r->mode), (double)needed / 0x1p20, r->tokens, (double)host_limit / 0x1p20);
+}
+
+/* The longest row that fits in some mode, found by halving; 0: none. */
+static size_t fitting_row(const struct memory_request *r, size_t limit, size_t host_limit)
+{
+	struct memory_request half = *r;
+	struct memory_breakdown b;
+	while (half.longest > 2) {
+		half.longest /= 2;
+		half.tokens = half.longest;
+		for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
+			if (!allowed(r, m))
+				continue;
+			memory_count(&half, m, &b);
+			if (memory_fits(&b, limit, host_limit))
+				return half.longest;
+		}
+	}
+	return 0;
 }
 
 /* The sentence for what does not fit in any mode. */
@@ -107,7 +135,9 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 {
 	size_t best = 0, least = SIZE_MAX;
 	enum memory_mode mode = MEMORY_KEEP;
+	struct memory_request smallest = *r;
 	struct memory_breakdown b;
+	const double mebi = 0x1p20;
 	if (r->mode < MEMORY_MODES && !memory_mode_exists(r->device, r->mode))
 		return fault_set(f, SAKIORI_EUNSUPPORTED, "a %s has no memory mode %s; use keep, selective or blocks",
 			r->device, memory_mode_name(r->mode));
@@ -116,36 +146,28 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 			continue;
 		size_t rows = memory_most_rows(r, m, limit, host_limit);
 		memory_count(r, m, &b);
-		least = b.device < least ? b.device : least;
+		bool host = memory_fits(&b, 0, host_limit);
+		if (!host && r->mode == m)
+			return refuse_host(r, host_limit, b.host, f);
+		least = host && b.device < least ? b.device : least;
 		if (rows > best) {
 			best = rows;
 			mode = m;
 		}
 	}
-	double mebi = 0x1p20;
 	if (best)
 		return fault_set(f, SAKIORI_ENOMEM,
 			"%zu tokens at once take at least %.0f MiB of %.0f MiB; %zu rows of %zu tokens would fit (mode "
 			"%s): use --micro-tokens %zu",
 			r->tokens, (double)least / mebi, (double)limit / mebi, best, r->longest, memory_mode_name(mode),
 			best * r->longest);
-	struct memory_request half = *r;
-	half.rows = 1;
-	while (!best && half.longest > 2) {
-		half.longest /= 2;
-		half.tokens = half.longest;
-		for (enum memory_mode m = 0; m < MEMORY_MODES && !best; m++) {
-			if (!allowed(r, m))
-				continue;
-			memory_count(&half, m, &b);
-			best = fits(&b, limit, host_limit) ? half.longest : 0;
-		}
-	}
+	best = fitting_row(r, limit, host_limit);
 	if (best)
 		return fault_set(f, SAKIORI_ENOMEM,
 			"not even one row of %zu tokens fits into %.0f MiB; rows of %zu tokens would: use --seq %zu",
 			r->longest, (double)limit / mebi, best, best);
-	memory_count(&half, r->mode == MEMORY_MODES ? MEMORY_BLOCKS : r->mode, &b);
+	smallest.tokens = smallest.longest = 2;
+	memory_count(&smallest, r->mode == MEMORY_MODES ? MEMORY_BLOCKS : r->mode, &b);
 	return fault_set(f, SAKIORI_ENOMEM,
 		"the model alone takes %.0f MiB of %.0f MiB: use a smaller --base-dtype, model or --rank",
 		(double)b.device / mebi, (double)limit / mebi);
@@ -156,7 +178,7 @@ int memory_choose(const struct memory_request *r, size_t limit, size_t host_limi
 {
 	for (*mode = 0; *mode < MEMORY_MODES; ++*mode) {
 		memory_count(r, *mode, out);
-		if (allowed(r, *mode) && fits(out, limit, host_limit))
+		if (allowed(r, *mode) && memory_fits(out, limit, host_limit))
 			return 0;
 	}
 	return refuse(r, limit, host_limit, f);

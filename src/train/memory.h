@@ -44,10 +44,8 @@ struct memory_request {
 	const char *device; /* "cpu", "cuda", "cuda:N" */
 	enum dtype act;
 	enum weight_storage storage;
-	size_t tokens;  /* of a micro-batch */
-	size_t longest; /* tokens of its longest row */
-	size_t rows;    /* of a micro-batch, at most */
-	unsigned threads;
+	size_t tokens;         /* of a micro-batch, at most */
+	size_t longest;        /* tokens of its longest row */
 	enum memory_mode mode; /* no other may be chosen; MEMORY_MODES: any */
 	bool merged;           /* orders that make W + scale B A may be chosen (train/variants.h) */
 };
@@ -68,6 +66,8 @@ struct memory_breakdown {
 /* Whether a device knows the mode: the host's memory is a CPU's own, so nothing is offloaded there. */
 bool memory_mode_exists(const char *device, enum memory_mode mode);
 void memory_count(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
+/* Whether it fits into so many bytes of the device and of the host; 0: not known. */
+bool memory_fits(const struct memory_breakdown *b, size_t limit, size_t host_limit);
 /* The first mode, of those that r->mode allows, that fits into `limit` bytes of the device (host_limit of the host; 0: not known). SAKIORI_ENOMEM, with what would fit in the
  * sentence, when none does. */
 int memory_choose(const struct memory_request *r, size_t limit, size_t host_limit, enum memory_mode *mode,

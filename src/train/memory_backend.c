@@ -145,9 +145,8 @@ static void cuda_working_space(const struct memory_request *r, struct memory_bre
 	out->other = ((size_t)8 << 20) + 65536 * 2;
 }
 
-void memory_working_space(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
+void memory_working_space(const struct memory_request *r, struct memory_breakdown *out)
 {
-	(void)mode;
 	if (is_cuda(r))
 		cuda_working_space(r, out);
 	else

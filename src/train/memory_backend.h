@@ -8,4 +8,4 @@ size_t memory_weight(const struct memory_request *r, const struct model_tensor *
 /* Fills layer, kept, shared and offloaded. */
 void memory_activations(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
 /* Fills logits, lora, attention, products and other. */
-void memory_working_space(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out);
+void memory_working_space(const struct memory_request *r, struct memory_breakdown *out);

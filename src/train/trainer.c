@@ -160,8 +160,6 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.storage = trainer_storage(c->base_dtype),
 		.tokens = largest_pass(t),
 		.longest = longest_row(t) ? longest_row(t) : 1,
-		.rows = c->batch_rows,
-		.threads = t->device->threads,
 		.mode = c->memory,
 		.merged = variants_may_merge(c->device, t->device->act, t->device->threads, &orders),
 	};

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which memory mode is chosen for what a device and its host have left, and what is said when none fits. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/memory.h"
+#include "train/weights.h"
+
+static struct {
+	struct model_file *file;
+	struct lora_layout layout;
+	struct memory_request request;
+	struct memory_breakdown modes[MEMORY_MODES];
+} at;
+
+static void setup(void)
+{
+	struct lora_widths widths;
+	struct fault f = {0};
+	ck_assert_msg(model_file_open("shape:llama-3.2-1b", &at.file, &f) == 0, "%s", f.text);
+	weights_widths(model_file_shape(at.file), &widths);
+	ck_assert_int_eq(lora_layout_init(&at.layout, &widths, 16, 32, LORA_ALL, &f), 0);
+	at.request = (struct memory_request){.file = at.file,
+		.layout = &at.layout,
+		.device = "cuda",
+		.act = DTYPE_BF16,
+		.storage = WEIGHT_BF16,
+		.tokens = 4 * 2048,
+		.longest = 2048,
+		.mode = MEMORY_MODES};
+	for (enum memory_mode m = 0; m < MEMORY_MODES; m++)
+		memory_count(&at.request, m, &at.modes[m]);
+}
+
+static void teardown(void)
+{
+	lora_layout_fini(&at.layout);
+	model_file_close(at.file);
+}
+
+static int choose(size_t limit, size_t host_limit, enum memory_mode *mode, struct fault *f)
+{
+	struct memory_breakdown b;
+	int rc = memory_choose(&at.request, limit, host_limit, mode, &b, f);
+	if (!rc)
+		ck_assert(!memcmp(&b, &at.modes[*mode], sizeof b));
+	return rc;
+}
+
+START_TEST(the_first_mode_that_fits_is_taken)
+{
+	enum memory_mode mode;
+	struct fault f;
+	ck_assert_int_eq(choose(0, 0, &mode, &f), 0);
+	ck_assert_int_eq(mode, MEMORY_KEEP);
+	/* Each takes less than the one before, but for the whole blocks beside what is offloaded. */
+	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
+		ck_assert_int_eq(choose(at.modes[m].device, 0, &mode, &f), 0);
+		ck_assert_int_le(mode, m);
+		ck_assert_uint_le(at.modes[mode].device, at.modes[m].device);
+	}
+	ck_assert_int_eq(choose(at.modes[MEMORY_KEEP].device - 1, 0, &mode, &f), 0);
+	ck_assert_int_eq(mode, MEMORY_SELECTIVE);
+}
+END_TEST
+
+START_TEST(what_the_host_has_no_room_for_is_not_offloaded)
+{
+	enum memory_mode mode;
+	struct fault f;
+	size_t limit = at.modes[MEMORY_SELECTIVE].device - 1, host = at.modes[MEMORY_OFFLOAD].host;
+	ck_assert_uint_gt(host, 0);
+	ck_assert_int_eq(choose(limit, host, &mode, &f), 0);
+	ck_assert_int_eq(mode, MEMORY_OFFLOAD);
+	ck_assert_int_eq(choose(limit, host - 1, &mode, &f), 0);
+	ck_assert_int_eq(mode, MEMORY_BLOCKS);
+	/* Asked for all the same: the sentence is about the host, not about a device that has room. */
+	at.request.mode = MEMORY_OFFLOAD;
+	ck_assert_int_eq(choose(limit, (size_t)1 << 20, &mode, &f), SAKIORI_ENOMEM);
+	ck_assert_msg(strstr(f.text, "in host memory, of which 1 MiB may be used") != NULL, "%s", f.text);
+	ck_assert_msg(strstr(f.text, "--micro-tokens") != NULL, "%s", f.text);
+}
+END_TEST
+
+START_TEST(a_refusal_names_a_batch_that_fits)
+{
+	enum memory_mode mode;
+	struct fault f;
+	for (enum memory_mode m = 0; m <= MEMORY_MODES; m++) {
+		at.request.mode = m;
+		at.request.tokens = 4 * 2048;
+		/* Half way from one row to four; a mode of its own may be in need of less. */
+		size_t limit = at.modes[m == MEMORY_MODES ? MEMORY_BLOCKS_OFFLOAD : m].device, rows;
+		struct memory_request one = at.request;
+		struct memory_breakdown b;
+		one.tokens = 2048;
+		memory_count(&one, m == MEMORY_MODES ? MEMORY_BLOCKS_OFFLOAD : m, &b);
+		limit = (limit + b.device) / 2;
+		ck_assert_int_eq(choose(limit, 0, &mode, &f), SAKIORI_ENOMEM);
+		const char *word = strstr(f.text, "--micro-tokens ");
+		ck_assert_msg(word != NULL, "%s", f.text);
+		rows = strtoul(word + strlen("--micro-tokens "), NULL, 10) / 2048;
+		ck_assert_msg(rows >= 1 && rows < 4, "%s", f.text);
+		at.request.tokens = rows * 2048;
+		ck_assert_msg(memory_choose(&at.request, limit, 0, &mode, &b, &f) == 0, "%s", f.text);
+		at.request.tokens = (rows + 1) * 2048;
+		ck_assert_int_eq(memory_choose(&at.request, limit, 0, &mode, &b, &f), SAKIORI_ENOMEM);
+	}
+}
+END_TEST
+
+START_TEST(a_cpu_offloads_nothing)
+{
+	enum memory_mode mode;
+	struct fault f;
+	at.request.device = "cpu";
+	at.request.mode = MEMORY_BLOCKS_OFFLOAD;
+	ck_assert_int_eq(choose(0, 0, &mode, &f), SAKIORI_EUNSUPPORTED);
+	ck_assert_ptr_nonnull(strstr(f.text, "use keep, selective or blocks"));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("memory");
+	TCase *t = tcase_create("memory");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, the_first_mode_that_fits_is_taken);
+	tcase_add_test(t, what_the_host_has_no_room_for_is_not_offloaded);
+	tcase_add_test(t, a_refusal_names_a_batch_that_fits);
+	tcase_add_test(t, a_cpu_offloads_nothing);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
