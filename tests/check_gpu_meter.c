@@ -92,6 +92,12 @@ START_TEST(cuda_n_counts_within_what_is_visible)
 	page = watch("cuda:1", at.library);
 	expect(page, "sakiori_gpu_power_watts{gpu=\"1\"} 350.5\n");
 	free(page);
+	/* A part of a GPU that the driver does not know by this name is not GPU 0. */
+	setenv("CUDA_VISIBLE_DEVICES", "MIG-two", 1);
+	page = watch("cuda", at.library);
+	ck_assert_ptr_null(strstr(page, "sakiori_gpu"));
+	ck_assert_ptr_nonnull(strstr(at.log, "no such GPU"));
+	free(page);
 	unsetenv("CUDA_VISIBLE_DEVICES");
 }
 END_TEST

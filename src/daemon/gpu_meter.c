@@ -114,7 +114,8 @@ static int find_device(struct gpu_meter *g, struct fault *f)
 	visible(index, entry, sizeof entry);
 	snprintf(g->label, sizeof g->label, "%lu", index);
 	int code;
-	if (strncmp(entry, "GPU-", 4) == 0)
+	/* GPU-..., or MIG-... for a part of one */
+	if (entry[0] != '\0' && strspn(entry, " 0123456789") != strlen(entry))
 		code = g->nvml.by_uuid(entry, &g->handle);
 	else
 		code = g->nvml.by_index((unsigned)(entry[0] != '\0' ? strtoul(entry, NULL, 10) : index), &g->handle);
