@@ -365,9 +365,10 @@ static uint64_t hash_bytes_in(uint64_t h, const void *data, size_t size)
 /* All that the operations of a step get from the host: sizes, orders of the products, and where things lie. */
 static uint64_t recording_key(const struct model *m, const struct pass *p, size_t labelled)
 {
-	const void *places[] = {m->activations.memory, m->weights->blocks, m->layout, p->adapter, p->gradient};
-	const size_t sizes[] = {
-		p->tokens.count, p->tokens.rows, p->tokens.longest, labelled, (size_t)m->activations.mode};
+	const struct activations *a = &m->activations;
+	const void *places[] = {a->memory, a->host, m->weights->blocks, m->layout, p->adapter, p->gradient};
+	const size_t sizes[] = {p->tokens.count, p->tokens.rows, p->tokens.longest, labelled, (size_t)a->mode,
+		a->tokens, a->positions, m->layout->rank, m->layout->targets};
 	uint64_t h = hash_bytes_in(14695981039346656037u, places, sizeof places);
 	h = hash_bytes_in(h, sizes, sizeof sizes);
 	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
