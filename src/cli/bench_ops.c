@@ -151,6 +151,13 @@ static void call_norm_forward(void *work)
 		w->d_y, w->inverse_rms);
 }
 
+static void call_norm_again(void *work)
+{
+	const struct work *w = work;
+	w->device->ops->norm_forward(
+		w->device, NORM_RMS, w->n, w->hidden, w->x, NULL, NULL, w->norm_weight, 1e-5f, w->d_y, w->inverse_rms);
+}
+
 static void call_norm_backward(void *work)
 {
 	const struct work *w = work;
@@ -167,20 +174,16 @@ static void call_rope_forward(void *work)
 {
 	const struct work *w = work;
 	const struct rope r = rope_of(w);
-	size_t stride = w->query + 2 * w->key;
-	w->device->ops->rope_forward(w->device, &r, w->n, w->positions, w->qkv, w->shape->heads, stride);
-	w->device->ops->rope_forward(
-		w->device, &r, w->n, w->positions, act_at(w->device, w->qkv, w->query), w->shape->kv_heads, stride);
+	w->device->ops->rope_forward(w->device, &r, w->n, w->positions, w->qkv,
+		(size_t)w->shape->heads + w->shape->kv_heads, w->query + 2 * w->key);
 }
 
 static void call_rope_backward(void *work)
 {
 	const struct work *w = work;
 	const struct rope r = rope_of(w);
-	size_t stride = w->query + 2 * w->key;
-	w->device->ops->rope_backward(w->device, &r, w->n, w->positions, w->d_qkv, w->shape->heads, stride);
-	w->device->ops->rope_backward(
-		w->device, &r, w->n, w->positions, act_at(w->device, w->d_qkv, w->query), w->shape->kv_heads, stride);
+	w->device->ops->rope_backward(w->device, &r, w->n, w->positions, w->d_qkv,
+		(size_t)w->shape->heads + w->shape->kv_heads, w->query + 2 * w->key);
 }
 
 static struct attention attention_of(const struct work *w)
@@ -281,6 +284,7 @@ static size_t make_table(const struct work *w, struct operation *table)
 	const struct operation others[] = {
 		{"embedding", call_embedding, 0, 1, 0, 2 * hidden, 0},
 		{"norm_forward", call_norm_forward, 0, 2 * layers + 1, 0, 4 * hidden, 0},
+		{"norm_again", call_norm_again, 0, 2 * layers, 0, 2 * hidden, 0}, /* for the backward */
 		{"norm_backward", call_norm_backward, 0, 2 * layers + 1, 0, 4 * hidden, 0},
 		{"rope_forward", call_rope_forward, 0, layers, 0, 2 * qk, 0},
 		{"rope_backward", call_rope_backward, 0, layers, 0, 2 * qk, 0},
@@ -333,6 +337,20 @@ static void place_rows(struct work *w)
 	w->tokens = (struct tokens){.count = w->n, .row_offsets = w->offsets, .rows = w->rows, .longest = w->seq};
 }
 
+/* True rotations: turned again and again, what is timed later must neither vanish nor grow. */
+static void place_rotations(struct work *w)
+{
+	size_t half = w->shape->head_size / 2, n = w->seq * half;
+	float *cosine = must_calloc(n, sizeof *cosine), *sine = must_calloc(n, sizeof *sine);
+	for (size_t i = 0; i < n; i++) {
+		double angle = (double)(i / half) * pow(10000, -(double)(i % half) / (double)half);
+		cosine[i] = (float)cos(angle);
+		sine[i] = (float)sin(angle);
+	}
+	w->cosine = upload(w->device, cosine, n * sizeof *cosine);
+	w->sine = upload(w->device, sine, n * sizeof *sine);
+}
+
 static void place_weights(struct work *w)
 {
 	enum weight_storage plain = w->device->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
@@ -348,11 +366,10 @@ static int prepare(struct work *w, struct fault *f)
 {
 	struct device *d = w->device;
 	struct bench *b = &w->bench;
-	size_t n = w->n, angles = w->seq * w->shape->head_size / 2;
+	size_t n = w->n;
 	float one = 1.0f / (float)n;
 	place_rows(w);
-	w->cosine = bench_floats(b, angles, 0.5f);
-	w->sine = bench_floats(b, angles, 0.5f);
+	place_rotations(w);
 	w->norm_weight = bench_floats(b, w->hidden, 1);
 	w->inverse_rms = bench_floats(b, n, 1);
 	w->log_sum_exp = d->ops->alloc(d, n * w->shape->heads * sizeof(float));
@@ -465,7 +482,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		return cli_usage(argv[0], "--model is missing");
 	if (o->batch < 1 || o->seq < 2 || o->batch > 1 << 20 || o->seq > 1 << 20 || o->batch * o->seq > 1 << 20)
 		return cli_usage(
-			"bench", "--batch times --seq: expected rows of at least 2 tokens, at most %d", 1 << 20);
+			argv[0], "--batch times --seq: expected rows of at least 2 tokens, at most %d", 1 << 20);
 	if (o->rank < 1 || o->rank > LORA_MAX_RANK)
 		return cli_usage(argv[0], "--rank: expected 1 to %d", LORA_MAX_RANK);
 	return CLI_CONTINUE;
@@ -473,19 +490,14 @@ static int read_options(int argc, char **argv, struct options *o)
 
 static int read_storage(const char *word, enum dtype *act, enum weight_storage *storage, struct fault *f)
 {
-	static const enum weight_storage storages[] = {[TRAINER_BF16] = WEIGHT_BF16,
-		[TRAINER_F32] = WEIGHT_F32,
-		[TRAINER_FP8] = WEIGHT_FP8,
-		[TRAINER_Q4] = WEIGHT_NF4,
-		[TRAINER_STORED] = WEIGHT_STORED};
 	enum trainer_dtype type;
 	int rc = engine_read_dtype(word, &type, f);
 	if (rc)
 		return rc;
 	if (type == TRAINER_STORED)
 		return fault_set(f, SAKIORI_EUSAGE, "--base-dtype as-stored: only a shape is used here; try q4");
-	*act = type == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
-	*storage = storages[type];
+	*act = trainer_act(type);
+	*storage = trainer_storage(type);
 	return 0;
 }
 

@@ -37,7 +37,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"json", CLI_FLAG, &o->json, NULL, "one JSON object a line"},
 		{0},
 	};
-	int code = cli_parse(argc, argv, "variants [OPTION]...", table, 0, NULL);
+	int code = cli_parse(argc, argv, "[OPTION]...", table, 0, NULL);
 	if (code != CLI_CONTINUE)
 		return code;
 	if (o->tokens < 1 || o->tokens > 1 << 20)
