@@ -24,6 +24,7 @@ struct result {
 	double ceiling;  /* FLOP/s; 0: not measured */
 	struct device_memory memory;
 	struct trainer_bytes bytes;
+	enum memory_mode mode; /* in use */
 };
 
 static int read_options(int argc, char **argv, struct options *o)
@@ -42,7 +43,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"memory", CLI_TEXT, &o->memory, "MODE",
 			"kept for the backward pass: auto (default), keep, selective, offload, blocks, blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",
-			"order of the adapter's products: cost (default), fixed, timed"},
+			"order of the adapter's products: cost (default), fixed, timed or timed-merged"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; default: the whole batch"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"seed", CLI_COUNT, &o->seed, "S", "of the adapter and the rows (0)"},
@@ -134,6 +135,7 @@ static int run_steps(const struct options *o, struct trainer *t, struct result *
 		r->flops = model_flops(t, &step, (double)o->seq);
 		trainer_device_memory(t, &r->memory);
 		trainer_bytes(t, &r->bytes);
+		r->mode = trainer_config(t)->memory;
 	}
 	free(seconds);
 	return rc;
@@ -142,10 +144,8 @@ static int run_steps(const struct options *o, struct trainer *t, struct result *
 /* After the trainer is gone, on the same warm device. */
 static int measure_ceiling(const struct trainer_config *c, double *flops, struct fault *f)
 {
-	const struct device_config device = {.name = c->device,
-		.threads = c->threads,
-		.act = c->base_dtype == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16,
-		.cache = c->cache};
+	const struct device_config device = {
+		.name = c->device, .threads = c->threads, .act = trainer_act(c->base_dtype), .cache = c->cache};
 	struct bench b;
 	int rc = bench_open(&b, &device, f);
 	if (rc)
@@ -162,12 +162,12 @@ static void show(const struct options *o, const struct result *r)
 		json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, "
 					 "s:I, s:f, s:f, s:f}",
 			"event", "bench", "model", o->model, "device", o->device, "base_dtype", o->base_dtype, "memory",
-			o->memory, "variants", o->variants, "batch", (json_int_t)o->batch, "seq", (json_int_t)o->seq,
-			"rank", (json_int_t)o->rank, "steps", (json_int_t)o->steps, "tokens_per_second", speed,
-			"step_ms", r->seconds * 1e3, "peak_bytes", (json_int_t)r->memory.peak, "weight_bytes",
-			(json_int_t)r->bytes.weights, "adapter_bytes", (json_int_t)r->bytes.adapter, "activation_bytes",
-			(json_int_t)r->bytes.activations, "flops_per_token", r->flops, "tflops", rate / 1e12, "loss",
-			r->loss);
+			memory_mode_name(r->mode), "variants", o->variants, "batch", (json_int_t)o->batch, "seq",
+			(json_int_t)o->seq, "rank", (json_int_t)o->rank, "steps", (json_int_t)o->steps,
+			"tokens_per_second", speed, "step_ms", r->seconds * 1e3, "peak_bytes",
+			(json_int_t)r->memory.peak, "weight_bytes", (json_int_t)r->bytes.weights, "adapter_bytes",
+			(json_int_t)r->bytes.adapter, "activation_bytes", (json_int_t)r->bytes.activations,
+			"flops_per_token", r->flops, "tflops", rate / 1e12, "loss", r->loss);
 		if (r->ceiling > 0) {
 			json_object_set_new(line, "ceiling_tflops", json_real(r->ceiling / 1e12));
 			json_object_set_new(line, "share_of_ceiling", json_real(rate / r->ceiling));
@@ -180,9 +180,9 @@ static void show(const struct options *o, const struct result *r)
 		(unsigned long long)o->seq, (unsigned long long)o->rank);
 	printf("%.0f tokens/s, %.2f ms a step (median of %llu), loss %.4f\n", speed, r->seconds * 1e3,
 		(unsigned long long)o->steps, r->loss);
-	printf("%.2f GiB at most: weights %.2f, adapter and optimizer %.2f, activations %.2f\n",
-		(double)r->memory.peak / 0x1p30, (double)r->bytes.weights / 0x1p30, (double)r->bytes.adapter / 0x1p30,
-		(double)r->bytes.activations / 0x1p30);
+	printf("memory mode %s, %.2f GiB at most: weights %.2f, adapter and optimizer %.2f, activations %.2f\n",
+		memory_mode_name(r->mode), (double)r->memory.peak / 0x1p30, (double)r->bytes.weights / 0x1p30,
+		(double)r->bytes.adapter / 0x1p30, (double)r->bytes.activations / 0x1p30);
 	printf("%.3f GFLOP a token, %.3f TFLOP/s", r->flops / 1e9, rate / 1e12);
 	if (r->ceiling > 0)
 		printf(", %.3f of the %.3f TFLOP/s of a plain product", rate / r->ceiling, r->ceiling / 1e12);

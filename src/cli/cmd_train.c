@@ -69,7 +69,7 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"memory", CLI_TEXT, &o->memory, "MODE",
 			"kept for the backward pass: auto (default), keep, selective, offload, blocks, blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",
-			"order of the adapter's products: cost (default), fixed, timed"},
+			"order of the adapter's products: cost (default), fixed, timed or timed-merged"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N",
 			"tokens computed at once; sets memory (default: 2048, or --seq)"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
