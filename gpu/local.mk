@@ -11,7 +11,7 @@ gpu_cudnn_cu = \
 	%D%/attention_cudnn.cu \
 	# end
 EXTRA_DIST += $(gpu_cu) $(gpu_cudnn_cu) %D%/gpu.cuh %D%/attention.cuh %D%/elementwise.cuh \
-	%D%/gemm.cuh %D%/lora.cuh %D%/mma.cuh %D%/sakiori-cuda.map
+	%D%/gemm.cuh %D%/lora.cuh %D%/mma.cuh %D%/philox.cuh %D%/sakiori-cuda.map
 SUFFIXES = .cu .cu.o
 if CUDA
 gpu_objs = $(gpu_cu:.cu=.cu.o)

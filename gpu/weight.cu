@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gpu/gpu.cuh"
+#include "gpu/philox.cuh"
 
 #define STAGING_BYTES ((size_t)8 << 20)
 
@@ -241,25 +242,6 @@ static const char *error_text(int code)
 	}
 }
 
-/* Philox4x32-10, as base/rng.c has it. */
-__device__ __forceinline__ uint4 random_block(uint64_t seed, uint64_t stream, uint64_t counter)
-{
-	uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-	uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream,
-		 c3 = (uint32_t)(stream >> 32);
-#pragma unroll
-	for (int round = 0; round < 10; round++) {
-		uint32_t n0 = __umulhi(0xCD9E8D57u, c2) ^ c1 ^ k0, n2 = __umulhi(0xD2511F53u, c0) ^ c3 ^ k1;
-		c1 = 0xCD9E8D57u * c2;
-		c3 = 0xD2511F53u * c0;
-		c0 = n0;
-		c2 = n2;
-		k0 += 0x9E3779B9u;
-		k1 += 0xBB67AE85u;
-	}
-	return make_uint4(c0, c1, c2, c3);
-}
-
 /* Elements first .. first+n-1 of a source of random values; a thread makes the eight of one block. */
 __global__ void normals_kernel(
 	float *out, const __nv_bfloat16 *normals, uint64_t seed, uint64_t stream, size_t first, size_t n)
@@ -267,8 +249,8 @@ __global__ void normals_kernel(
 	size_t block = first / 8 + (size_t)blockIdx.x * blockDim.x + threadIdx.x;
 	if (block * 8 >= first + n)
 		return;
-	uint4 r = random_block(seed, stream, block);
-	const uint32_t words[4] = {r.x, r.y, r.z, r.w};
+	uint32_t words[4];
+	philox(seed, stream, block, words);
 #pragma unroll
 	for (int i = 0; i < 8; i++) {
 		size_t element = block * 8 + i;
