@@ -62,7 +62,9 @@ bool cuda_well(struct cuda_device *c, cudaError_t e, const char *what)
 			"kernel's log and at nvidia-smi -q",
 			what, cudaGetErrorString(e), c->name);
 	else
-		cuda_fail(c, SAKIORI_EDEVICE, "%s: CUDA error %d: %s", what, (int)e, cudaGetErrorString(e));
+		cuda_fail(c, SAKIORI_EDEVICE,
+			"%s: CUDA error %d: %s; start the program again, and if it happens again look at nvidia-smi",
+			what, (int)e, cudaGetErrorString(e));
 	return false;
 }
 
