@@ -564,6 +564,36 @@ START_TEST(padding_and_replaying_give_the_gradient_of_the_batch_as_it_is)
 }
 END_TEST
 
+/* Bit by bit: whether s is kept, which gradient, which adapter; each once to record and once to replay. */
+START_TEST(another_order_or_place_is_another_recording)
+{
+	struct fixture x;
+	struct model m;
+	struct variants orders = {.mode = VARIANTS_FIXED};
+	struct model_options options = {
+		.use = ACTIVATIONS_TRAIN, .micro_tokens = MOST_TOKENS, .positions = POSITIONS, .variants = &orders};
+	open_fixture(&x, DTYPE_F64);
+	must(model_open(&m, x.device, &x.weights, &x.layout, &options, &fault));
+	float *own[] = {x.gradient, x.adapter}, *other = x.device->ops->alloc(x.device, 2 * x.bytes), *found[16];
+	struct batch b = make_batch(lengths[0], 1, x.weights.shape.vocabulary);
+	make_recorder(x.device);
+	for (unsigned i = 0; i < 16; i++) {
+		orders.keep_s = i & 2;
+		x.gradient = ~i & 4 ? other : own[0];
+		x.adapter = ~i & 8 ? other + x.layout.size : own[1];
+		found[i] = differentiate(&x, &m, &b, 1, &(double){0});
+		ck_assert(recorder.keys == i / 2 + 1 && recorder.replays == (i + 1) / 2);
+		ck_assert_double_lt(distance(found[i], found[0], x.layout.size), 1e-7);
+	}
+	for (unsigned i = 0; i < 16; i++)
+		free(found[i]);
+	x.device->ops->release(x.device, other);
+	free_batch(&b);
+	model_close(&m);
+	close_fixture(&x);
+}
+END_TEST
+
 /* Of several micro-batches in a row the host prepares the next while the device is at work. */
 START_TEST(many_batches_in_a_row_add_up)
 {
@@ -609,6 +639,7 @@ int main(void)
 	tcase_add_test(tests, batches_are_padded_little_and_to_few_sizes);
 	tcase_add_test(tests, full_rows_are_padded_by_nothing);
 	tcase_add_loop_test(tests, padding_and_replaying_give_the_gradient_of_the_batch_as_it_is, 0, (int)MEMORY_MODES);
+	tcase_add_test(tests, another_order_or_place_is_another_recording);
 	tcase_add_test(tests, many_batches_in_a_row_add_up);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);

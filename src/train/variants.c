@@ -309,7 +309,7 @@ size_t variants_candidates(const struct variants_shape *v, bool keep_s, bool mer
 		for (size_t j = 0; j < 3; j++) {
 			struct variants_choice c = {.forward = forwards[i], .backward = backwards[j]};
 			/* Only LORA_F1 has s to spare, and LORA_B4 does not read it. */
-			c.s = keep_s && ranks(v) && c.forward == LORA_F1 && c.backward != LORA_B4;
+			c.s = (keep_s || v->later_x) && ranks(v) && c.forward == LORA_F1 && c.backward != LORA_B4;
 			bool same = c.backward == LORA_B5 && !v->dx; /* then it is LORA_B1 */
 			bool possible = !v->later_x || !ranks(v) || c.s;
 			if (!same && possible && (merged || !variants_merges(v, &c)))
@@ -390,7 +390,8 @@ struct variants_choice variants_at(const struct variants *v, enum variants_group
 {
 	struct variants_shape shape;
 	if (!v || v->mode == VARIANTS_FIXED)
-		return (struct variants_choice){.forward = LORA_F1, .backward = LORA_B1, .s = !v || v->keep_s};
+		return (struct variants_choice){
+			.forward = LORA_F1, .backward = LORA_B1, .s = !v || v->keep_s || group == VARIANTS_DOWN};
 	if (v->mode != VARIANTS_COST && (dx || group == lowest(v->targets))) {
 		/* The nearest of the sizes that were measured. */
 		size_t size = 0;
