@@ -110,6 +110,31 @@ START_TEST(a_refusal_names_a_batch_that_fits)
 }
 END_TEST
 
+static void store_as(const char *name, enum stored_type type)
+{
+	((struct model_tensor *)(uintptr_t)model_file_tensor(at.file, name))->type = type;
+}
+
+START_TEST(blocks_stay_packed_where_all_of_a_weight_are_of_one_kind)
+{
+	struct memory_breakdown before, mixed, packed;
+	size_t key = (size_t)512 * 2048, query = (size_t)2048 * 2048;
+	at.request.storage = WEIGHT_STORED;
+	memory_count(&at.request, MEMORY_KEEP, &before);
+	store_as("model.layers.0.self_attn.q_proj.weight", STORED_Q4_0);
+	store_as("model.layers.0.self_attn.k_proj.weight", STORED_Q4_0);
+	store_as("model.layers.0.self_attn.v_proj.weight", STORED_Q8_0);
+	memory_count(&at.request, MEMORY_KEEP, &mixed);
+	ck_assert_uint_eq(mixed.attention_weights, before.attention_weights);
+	store_as("model.layers.0.self_attn.v_proj.weight", STORED_Q4_0);
+	store_as("model.layers.0.self_attn.o_proj.weight", STORED_Q8_0);
+	memory_count(&at.request, MEMORY_KEEP, &packed);
+	/* 18 bytes for 32 elements, 34 of 8 bits; 64 as bf16. */
+	ck_assert_uint_eq(before.attention_weights - packed.attention_weights,
+		(query + 2 * key) / 32 * (64 - 18) + query / 32 * (64 - 34));
+}
+END_TEST
+
 START_TEST(a_cpu_offloads_nothing)
 {
 	enum memory_mode mode;
@@ -129,6 +154,7 @@ int main(void)
 	tcase_add_test(t, the_first_mode_that_fits_is_taken);
 	tcase_add_test(t, what_the_host_has_no_room_for_is_not_offloaded);
 	tcase_add_test(t, a_refusal_names_a_batch_that_fits);
+	tcase_add_test(t, blocks_stay_packed_where_all_of_a_weight_are_of_one_kind);
 	tcase_add_test(t, a_cpu_offloads_nothing);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

@@ -158,13 +158,14 @@ static int refuse(const struct memory_request *r, size_t limit, size_t host_limi
 	if (best)
 		return fault_set(f, SAKIORI_ENOMEM,
 			"%zu tokens at once take at least %.0f MiB of %.0f MiB; %zu rows of %zu tokens would fit (mode "
-			"%s): use --micro-tokens %zu",
+			"%s): use --micro-tokens %zu (data.micro_tokens)",
 			r->tokens, (double)least / mebi, (double)limit / mebi, best, r->longest, memory_mode_name(mode),
 			best * r->longest);
 	best = fitting_row(r, limit, host_limit);
 	if (best)
 		return fault_set(f, SAKIORI_ENOMEM,
-			"not even one row of %zu tokens fits into %.0f MiB; rows of %zu tokens would: use --seq %zu",
+			"not even one row of %zu tokens fits into %.0f MiB; rows of %zu tokens would: use --seq %zu "
+			"(data.max_seq)",
 			r->longest, (double)limit / mebi, best, best);
 	smallest.tokens = smallest.longest = 2;
 	memory_count(&smallest, r->mode == MEMORY_MODES ? MEMORY_BLOCKS : r->mode, &b);

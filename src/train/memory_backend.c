@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/memory_backend.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "train/activations.h"
@@ -22,14 +23,36 @@ static size_t round_up(size_t n, size_t step)
 
 /* ---- weights ---- */
 
+static bool has_blocks(const struct model_tensor *t)
+{
+	return t->type == STORED_Q4_0 || t->type == STORED_Q4_1 || t->type == STORED_Q8_0;
+}
+
+/* Whether the tensor's blocks are unpacked when multiplied: all that lie in one weight with it are of the same kind. */
+static bool stays_stored(const struct memory_request *r, const struct model_tensor *t)
+{
+	static const char *const stacks[][3] = {{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj", "up_proj"}};
+	bool same = has_blocks(t);
+	for (size_t i = 0; i < 6 && same; i++) {
+		const char *place = strstr(t->name, stacks[i / 3][i % 3]);
+		for (size_t other = 0; other < 3 && place; other++) {
+			char name[128];
+			snprintf(name, sizeof name, "%.*s%s.weight", (int)(place - t->name), t->name,
+				stacks[i / 3][other]);
+			const struct model_tensor *beside = model_file_tensor(r->file, name);
+			same = same && beside && beside->type == t->type;
+		}
+	}
+	return same;
+}
+
 /* What a weight is really kept as (weights.h): embedding and head are plain, and only some blocks of files are unpacked. */
 static enum weight_storage storage_of(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
 {
-	bool blocks = t->type == STORED_Q4_0 || t->type == STORED_Q4_1 || t->type == STORED_Q8_0;
 	if (r->storage == WEIGHT_F32)
 		return WEIGHT_F32;
 	bool plain = uses & WEIGHT_ROWS || !strcmp(t->name, "lm_head.weight");
-	if (plain || (r->storage == WEIGHT_STORED && !blocks))
+	if (plain || (r->storage == WEIGHT_STORED && !stays_stored(r, t)))
 		return WEIGHT_BF16;
 	return r->storage;
 }
