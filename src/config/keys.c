@@ -86,7 +86,7 @@ const struct config_key config_keys[] = {
 		RESTART, "What happens to a longer row: it is cut, and counted, or the start is refused."},
 	{"data.batch_rows", KEY_INT, AT(data.batch_rows), "4", 1, 1 << 20, .unit = "rows", RESTART,
 		"Rows in one optimizer step."},
-	{"data.micro_tokens", KEY_INT, AT(data.micro_tokens), "2048", 8, 1 << 24, .unit = "tokens", RESTART,
+	{"data.micro_tokens", KEY_INT, AT(data.micro_tokens), "2048", 8, 1 << 20, .unit = "tokens", RESTART,
 		"Tokens that go through the model at once; more need more memory. At least data.max_seq."},
 
 	{"adapter.rank", KEY_INT, AT(adapter.rank), "16", 1, 1024, .unit = "", RESTART,

@@ -89,7 +89,7 @@ int trainer_config_check(struct trainer_config *c, struct fault *f)
 		return fault_set(f, SAKIORI_EINVAL, "%zu rows a step: expected 1 to %d", c->batch_rows, 1 << 20);
 	if (!c->micro_tokens)
 		c->micro_tokens = c->max_seq > 2048 ? c->max_seq : 2048;
-	if (c->micro_tokens < c->max_seq || c->micro_tokens > 1 << 20)
+	if (c->micro_tokens < c->max_seq || c->micro_tokens > MEMORY_TOKENS_MAX)
 		return fault_set(f, SAKIORI_EINVAL,
 			"%zu tokens a micro-batch: expected at least the %zu of a row, at most %d", c->micro_tokens,
 			c->max_seq, 1 << 20);
