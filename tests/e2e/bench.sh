@@ -26,9 +26,9 @@ python3 - "$work/train.json" <<'PY'
 import json, sys
 r = json.load(open(sys.argv[1]))
 assert r["event"] == "bench" and r["steps"] == 3 and r["batch"] == 2 and r["seq"] == 16, r
-assert abs(r["tokens_per_second"] * r["step_ms"] / 1e3 - 32) < 1e-6, r
+assert abs(r["tokens_per_second"] * r["step_ms"] / 1e3 - 32) < 1e-5, r
 assert abs(r["tflops"] * 1e12 / r["tokens_per_second"] - r["flops_per_token"]) < 1, r
-assert abs(r["share_of_ceiling"] - r["tflops"] / r["ceiling_tflops"]) < 1e-9 and r["loss"] > 0, r
+assert abs(r["share_of_ceiling"] - r["tflops"] / r["ceiling_tflops"]) < 1e-6 and r["loss"] > 0, r  # nine digits are printed
 assert r["peak_bytes"] >= r["weight_bytes"] + r["adapter_bytes"] + r["activation_bytes"] > 0, r
 PY
 # Model FLOPs of a known shape, counted by hand in performance.md: 31.88 GFLOP a token of Llama-3-8B at 2048; here SmolLM2-135M at 32.
