@@ -74,12 +74,14 @@ for case in "$@"; do one "$case"; done
 import json, sys
 rows = [json.loads(line) for line in open(sys.argv[1])]
 rivals = {r["case"]: r for r in rows if "trainer" in r}
+failed = {r["case"] for r in rows if "error" in r}
 print(f"{'case':14}{'who':10}{'tok/s':>10}{'ms':>9}{'GiB':>8}{'TFLOP/s':>9}{'share':>7}{'against':>9}")
 for r in rows:
     if "error" in r:
         print(f"{r['case']:14}{'failed':10}")
         continue
-    other = rivals.get(r["case"]) or rivals.get(r["case"].split("-")[0])
+    # A case without a rival of its own is held against its model's; one whose rival failed against nothing.
+    other = rivals.get(r["case"]) or (None if r["case"] in failed else rivals.get(r["case"].split("-")[0]))
     against = "" if "trainer" in r or other is None else f"{r['tokens_per_second'] / other['tokens_per_second']:.2f}x"
     print(f"{r['case']:14}{r.get('trainer', 'sakiori'):10}{r['tokens_per_second']:10.0f}{r['step_ms']:9.2f}{r['peak_bytes'] / 2**30:8.2f}"
           f"{r['tflops']:9.1f}{r.get('share_of_ceiling', float('nan')):7.3f}{against:>9}")
