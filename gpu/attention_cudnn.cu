@@ -67,7 +67,7 @@ void *cudnn_dlhandle;
 }
 namespace fe = cudnn_frontend;
 
-#define PLANS 96
+#define PLANS 192   /* more than there are recordings: a shape without a plan takes the own kernels */
 #define SHORTEST 64 /* rows: shorter ones are not worth a plan */
 /* A plan takes 0.1 to 1 s to make. Where the tensor cores' own kernels serve, it is made only for calls that it can shorten by tens of
  * microseconds: tokens * longest * features from here on. */
