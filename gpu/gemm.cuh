@@ -9,7 +9,7 @@ struct gemm_key {
 	uint64_t a_row, b_row, out_row;
 	uint8_t a_transposed, b_transposed;
 	uint8_t in_type, out_type;                      /* enum gemm_type */
-	uint8_t adds;                                   /* beta is not 0 */
+	uint8_t adds;                                   /* beta is not 0: 1; adds itself to a bf16 output in place: 2 */
 	uint8_t add_align, a_align, b_align, out_align; /* log2 of bytes, at most 8 */
 	uint8_t unused[7];
 };
@@ -33,7 +33,8 @@ struct gemm_kept_list {
 void gemm_kept_load(const struct cuda_device *c, struct gemm_kept_list *list);
 /* Writes the file if something changed: whole or not at all. A folder that cannot be written costs measuring again, nothing else. */
 void gemm_kept_save(const struct cuda_device *c, struct gemm_kept_list *list);
-const struct gemm_kept *gemm_kept_find(const struct gemm_kept_list *list, const struct gemm_key *key);
+/* `near`: m and k may be off by an eighth, as token counts are that come and go. */
+const struct gemm_kept *gemm_kept_find(const struct gemm_kept_list *list, const struct gemm_key *key, bool near);
 /* Adds or replaces a plan. The list is bounded: beyond that nothing is added. */
 void gemm_kept_add(struct gemm_kept_list *list, const struct gemm_kept *plan);
 void gemm_kept_free(struct gemm_kept_list *list);

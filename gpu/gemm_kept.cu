@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FILE_VERSION 2
 #define KEPT_MAX 4096 /* plans: 144 bytes each */
 
 struct file_head {
@@ -51,7 +52,8 @@ void gemm_kept_load(const struct cuda_device *c, struct gemm_kept_list *list)
 	if (!f)
 		return;
 	if (fread(&head, sizeof head, 1, f) == 1 && !memcmp(head.magic, file_magic, sizeof file_magic) &&
-		head.version == 1 && head.entry_bytes == sizeof *list->at && head.count && head.count <= KEPT_MAX)
+		head.version == FILE_VERSION && head.entry_bytes == sizeof *list->at && head.count &&
+		head.count <= KEPT_MAX)
 		list->at = (struct gemm_kept *)calloc(head.count, sizeof *list->at);
 	if (list->at && fread(list->at, sizeof *list->at, head.count, f) == head.count &&
 		checksum(list->at, head.count) == head.checksum)
@@ -69,7 +71,7 @@ void gemm_kept_save(const struct cuda_device *c, struct gemm_kept_list *list)
 	snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
 	struct file_head head = {};
 	memcpy(head.magic, file_magic, sizeof file_magic);
-	head.version = 1;
+	head.version = FILE_VERSION;
 	head.entry_bytes = sizeof *list->at;
 	head.count = list->count;
 	head.checksum = checksum(list->at, list->count);
@@ -84,11 +86,22 @@ void gemm_kept_save(const struct cuda_device *c, struct gemm_kept_list *list)
 	list->changed = false;
 }
 
-const struct gemm_kept *gemm_kept_find(const struct gemm_kept_list *list, const struct gemm_key *key)
+static bool within_an_eighth(uint64_t a, uint64_t b)
 {
-	for (size_t i = 0; i < list->count; i++)
-		if (!memcmp(&list->at[i].key, key, sizeof *key))
+	return (a > b ? a - b : b - a) <= b / 8;
+}
+
+const struct gemm_kept *gemm_kept_find(const struct gemm_kept_list *list, const struct gemm_key *key, bool near)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		struct gemm_key k = list->at[i].key;
+		if (near && within_an_eighth(k.m, key->m) && within_an_eighth(k.k, key->k)) {
+			k.m = key->m;
+			k.k = key->k;
+		}
+		if (!memcmp(&k, key, sizeof k))
 			return &list->at[i];
+	}
 	return NULL;
 }
 

@@ -164,7 +164,8 @@ void cuda_recordings_free(struct cuda_device *c);
 
 enum gemm_type { GEMM_F32, GEMM_BF16, GEMM_E4M3 };
 
-/* out (m, n) = alpha * op(a) op(b) + beta * add, row-major; sums are f32 (TF32 never). Distances between rows in elements. */
+/* out (m, n) = alpha * op(a) op(b) + beta * add, row-major; sums are f32 (TF32 never), rounded once at the end (a bf16 out that adds to itself: with
+ * alpha and beta 1, else maybe twice). Distances between rows in elements. */
 struct gemm {
 	size_t m, n, k;
 	bool a_transposed; /* a lies as (k, m), else (m, k) */

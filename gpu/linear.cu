@@ -4,6 +4,8 @@
  * unpacked before each product. */
 #include "gpu/gpu.cuh"
 
+#include <float.h>
+
 #define E4M3_MAX 448.0f
 #define TOKEN_VECTORS 8 /* 16-byte pieces of a token that a thread holds in registers; twice as many of the widest */
 
@@ -44,7 +46,7 @@ __global__ void fp8_tokens(size_t n, unsigned width, const __nv_bfloat16 *x, __n
 	}
 	if (!real)
 		return;
-	float factor = most > 0 ? E4M3_MAX / most : 0;
+	float factor = most > 0 ? fminf(E4M3_MAX / most, FLT_MAX) : 0;
 	if (!lane)
 		scales[token] = most / E4M3_MAX;
 #pragma unroll
@@ -77,7 +79,7 @@ __global__ void fp8_tokens_any(size_t n, size_t width, const T *x, __nv_fp8_e4m3
 		__syncthreads();
 		for (int i = 0; i < 8; i++)
 			most = fmaxf(most, best[i]);
-		float factor = most > 0 ? E4M3_MAX / most : 0;
+		float factor = most > 0 ? fminf(E4M3_MAX / most, FLT_MAX) : 0;
 		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
 			values[token * width + i] = __nv_fp8_e4m3(act_load(row[i]) * factor);
 		if (!threadIdx.x)
