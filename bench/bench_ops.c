@@ -109,7 +109,7 @@ static struct weight *random_weight(struct bench *b, size_t rows, size_t cols)
 {
 	struct weight_source source = {.fill = random_rows, .self = &cols};
 	enum weight_storage storage = b->d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
-	return b->d->ops->weight_new(b->d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, &source);
+	return b->d->ops->weight_new(b->d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, 0, &source);
 }
 
 static void init_linears(struct bench *b)
@@ -213,7 +213,7 @@ static void backward(struct bench *b)
 
 static void norm_forward(struct bench *b)
 {
-	b->d->ops->norm_forward(b->d, NORM_RMS, b->n, HIDDEN, b->x, b->y, b->y2, b->norm, 1e-5f, b->out, b->inverse);
+	b->d->ops->norm_forward(b->d, NORM_RMS, b->n, HIDDEN, b->x, b->y, b->y2, b->norm, 1e-5f, b->out, 0, b->inverse);
 }
 
 static void norm_backward(struct bench *b)

@@ -347,6 +347,7 @@ extern "C" int cuda_open(uint32_t abi, const struct device_config *config, struc
 	c->base.act_size = config->act == DTYPE_BF16 ? 2 : 4;
 	c->base.threads = 1;
 	c->base.records = true;
+	c->base.joins = config->act == DTYPE_BF16;
 	c->ordinal = ordinal;
 	c->deterministic = config->deterministic;
 	int rc = identify(c, f);

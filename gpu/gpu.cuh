@@ -192,9 +192,10 @@ void cuda_gemm_plans_free(struct cuda_device *c);
 /* All arrays lie in one piece of memory that begins at `data`, each aligned to 256 bytes. */
 struct weight {
 	size_t rows, cols;
+	size_t row; /* elements from row to row of data: cols, and room for adapters behind them in bf16 weights made with it */
 	enum weight_storage storage;
 	unsigned uses;
-	/* F32, BF16: (rows, cols) of the activation type (BF16 on an f32 device: values rounded to bf16). FP8: E4M3 (rows, cols). NF4, Q4_0,
+	/* F32, BF16: (rows, row) of the activation type (BF16 on an f32 device: values rounded to bf16). FP8: E4M3 (rows, cols). NF4, Q4_0,
 	 * Q4_1: elements one after another, two a byte, low nibble first. Q8_0: int8 (rows, cols) */
 	void *data;
 	float *row_scale; /* FP8: (rows) */
@@ -208,7 +209,8 @@ struct weight {
 };
 /* Whether the device is well and the weight was made for this use; records a failure if not. */
 bool cuda_weight_may(struct cuda_device *c, const struct weight *w, enum weight_use use);
-/* (rows, cols) in the activation type: w->data itself for F32 and BF16, else unpacked into SCRATCH_LARGE (valid until that slot is used again). */
+/* (rows, cols) in the activation type, rows being w->row apart: w->data itself for F32 and BF16, else unpacked into SCRATCH_LARGE (valid until
+ * that slot is used again). */
 const void *cuda_weight_plain(struct cuda_device *c, const struct weight *w);
 /* The same of W + scale * B A of all parts, summed in f32 and rounded once, in SCRATCH_LARGE. */
 const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_linear *l);
@@ -229,18 +231,19 @@ size_t cuda_weight_block_bytes(enum weight_blocks blocks);
 void cuda_weight_staging_free(struct cuda_device *c);
 
 /* ---- linear.cu ---- */
-/* out (n, rows) = x W^T (+ bias) (+ out when add): whatever the storage. */
-void cuda_linear(
-	struct cuda_device *c, size_t n, const void *x, const struct weight *w, const float *bias, void *y, bool add);
+/* out (n, rows) = x W^T (+ bias) (+ out when add): whatever the storage. Tokens of x are x_row elements apart. */
+void cuda_linear(struct cuda_device *c, size_t n, const void *x, size_t x_row, const struct weight *w,
+	const float *bias, void *y, bool add);
 /* The same with add is about to come, and y holds nothing yet: see cuda_gemm_plan. */
-void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, const struct weight *w, void *y);
+void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, size_t x_row, const struct weight *w, void *y);
 /* dx (n, cols) = dy W (+ dx when add). */
 void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add);
 void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx);
 /* y (n, rows) = bias in every token, or += when add. */
 void cuda_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add);
-/* E4M3 and one scale a token of an activation (n, width), in SCRATCH_FP8. */
-void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales);
+/* E4M3 and one scale a token of an activation (n, width), tokens being x_row apart, in SCRATCH_FP8. */
+void cuda_fp8_tokens(
+	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void **values, float **scales);
 
 /* ---- the operations, by file: each is declared with the type of its place in the table ---- */
 #define CUDA_OPERATION(name) std::remove_pointer<decltype(device_ops::name)>::type cuda_##name

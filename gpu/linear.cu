@@ -14,7 +14,8 @@
 /* `each` lanes (a warp, or a block of 256) a token; its values stay in registers between the maximum and the rounding. Reads 2 and writes 1 byte
  * an element. width is a multiple of 8 and at most each * 8 * V. */
 template <int each, int V>
-__global__ void fp8_tokens(size_t n, unsigned width, const __nv_bfloat16 *x, __nv_fp8_e4m3 *values, float *scales)
+__global__ void fp8_tokens(
+	size_t n, unsigned width, const __nv_bfloat16 *x, size_t x_row, __nv_fp8_e4m3 *values, float *scales)
 {
 	__shared__ float best[8];
 	const unsigned lane = threadIdx.x % each;
@@ -26,7 +27,7 @@ __global__ void fp8_tokens(size_t n, unsigned width, const __nv_bfloat16 *x, __n
 	for (int v = 0; v < V; v++) {
 		unsigned at = (v * each + lane) * 8;
 		if (real && at < width)
-			piece[v] = *(const act_vector<__nv_bfloat16> *)(x + token * width + at);
+			piece[v] = *(const act_vector<__nv_bfloat16> *)(x + token * x_row + at);
 		else
 			for (int i = 0; i < 8; i++)
 				piece[v].at[i] = act_store<__nv_bfloat16>(0);
@@ -63,11 +64,11 @@ __global__ void fp8_tokens(size_t n, unsigned width, const __nv_bfloat16 *x, __n
 
 /* Any width and alignment: a block a token, which is read twice. */
 template <typename T>
-__global__ void fp8_tokens_any(size_t n, size_t width, const T *x, __nv_fp8_e4m3 *values, float *scales)
+__global__ void fp8_tokens_any(size_t n, size_t width, const T *x, size_t x_row, __nv_fp8_e4m3 *values, float *scales)
 {
 	__shared__ float best[8];
 	for (size_t token = blockIdx.x; token < n; token += gridDim.x) {
-		const T *row = x + token * width;
+		const T *row = x + token * x_row;
 		float most = 0;
 		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
 			most = fmaxf(most, fabsf(act_load(row[i])));
@@ -88,37 +89,39 @@ __global__ void fp8_tokens_any(size_t n, size_t width, const T *x, __nv_fp8_e4m3
 }
 
 template <int each, int V>
-static void fp8_launch(struct cuda_device *c, size_t n, size_t width, const void *x, void *values, float *scales)
+static void fp8_launch(
+	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void *values, float *scales)
 {
 	unsigned blocks = (unsigned)((n + 256 / each - 1) / (256 / each));
 	fp8_tokens<each, V><<<blocks, 256, 0, c->stream>>>(
-		n, (unsigned)width, (const __nv_bfloat16 *)x, (__nv_fp8_e4m3 *)values, scales);
+		n, (unsigned)width, (const __nv_bfloat16 *)x, x_row, (__nv_fp8_e4m3 *)values, scales);
 }
 
-void cuda_fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, void **values, float **scales)
+void cuda_fp8_tokens(
+	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void **values, float **scales)
 {
 	size_t first = (n * width + 255) / 256 * 256;
 	*values = c->base.fault.code || !n ? NULL : cuda_scratch(c, SCRATCH_FP8, first + n * sizeof(float));
 	if (!*values)
 		return;
 	*scales = (float *)((char *)*values + first);
-	bool pieces = c->base.act == DTYPE_BF16 && width % 8 == 0 && (uintptr_t)x % 16 == 0;
+	bool pieces = c->base.act == DTYPE_BF16 && width % 8 == 0 && x_row % 8 == 0 && (uintptr_t)x % 16 == 0;
 	if (pieces && width <= 32 * 8 * 2)
-		fp8_launch<32, 2>(c, n, width, x, *values, *scales);
+		fp8_launch<32, 2>(c, n, width, x, x_row, *values, *scales);
 	else if (pieces && width <= 32 * 8 * TOKEN_VECTORS)
-		fp8_launch<32, TOKEN_VECTORS>(c, n, width, x, *values, *scales);
+		fp8_launch<32, TOKEN_VECTORS>(c, n, width, x, x_row, *values, *scales);
 	else if (pieces && width <= 256 * 8 * 2)
-		fp8_launch<256, 2>(c, n, width, x, *values, *scales);
+		fp8_launch<256, 2>(c, n, width, x, x_row, *values, *scales);
 	else if (pieces && width <= 256 * 8 * TOKEN_VECTORS)
-		fp8_launch<256, TOKEN_VECTORS>(c, n, width, x, *values, *scales);
+		fp8_launch<256, TOKEN_VECTORS>(c, n, width, x, x_row, *values, *scales);
 	else if (pieces && width <= 256 * 8 * TOKEN_VECTORS * 2)
-		fp8_launch<256, TOKEN_VECTORS * 2>(c, n, width, x, *values, *scales);
+		fp8_launch<256, TOKEN_VECTORS * 2>(c, n, width, x, x_row, *values, *scales);
 	else if (c->base.act == DTYPE_BF16)
 		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
-			n, width, (const __nv_bfloat16 *)x, (__nv_fp8_e4m3 *)*values, *scales);
+			n, width, (const __nv_bfloat16 *)x, x_row, (__nv_fp8_e4m3 *)*values, *scales);
 	else
 		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
-			n, width, (const float *)x, (__nv_fp8_e4m3 *)*values, *scales);
+			n, width, (const float *)x, x_row, (__nv_fp8_e4m3 *)*values, *scales);
 	cuda_launched(c, "rounding activations to E4M3");
 }
 
@@ -155,10 +158,10 @@ static void product_fp8(struct cuda_device *c, const struct gemm *like, const vo
 	float *scales;
 	g.a_type = g.b_type = GEMM_E4M3;
 	g.b_transposed = true;
-	g.b_row = g.k;
+	g.a_row = g.b_row = g.k;
 	if (kind == PRODUCT_PLAN && cuda_gemm_planned(c, &g, ALIGNED, ALIGNED, out))
 		return;
-	cuda_fp8_tokens(c, g.m, g.k, in, &values, &scales);
+	cuda_fp8_tokens(c, g.m, g.k, in, like->a_row, &values, &scales);
 	if (c->base.fault.code)
 		return;
 	g.a_scale = scales;
@@ -166,9 +169,9 @@ static void product_fp8(struct cuda_device *c, const struct gemm *like, const vo
 	issue(c, &g, values, backward ? w->transposed : w->data, out, kind);
 }
 
-/* out = (+=) in W^T, or in W when backward. */
-static void product(struct cuda_device *c, size_t n, const void *in, const struct weight *w, bool backward, void *out,
-	enum product_kind kind)
+/* out = (+=) in W^T, or in W when backward. Tokens of `in` are in_row apart. */
+static void product(struct cuda_device *c, size_t n, const void *in, size_t in_row, const struct weight *w,
+	bool backward, void *out, enum product_kind kind)
 {
 	if (!n || !cuda_weight_may(c, w, backward ? WEIGHT_BACKWARD : WEIGHT_FORWARD))
 		return;
@@ -176,13 +179,13 @@ static void product(struct cuda_device *c, size_t n, const void *in, const struc
 		.n = backward ? w->cols : w->rows,
 		.k = backward ? w->rows : w->cols,
 		.b_transposed = !backward,
-		.b_row = w->cols,
+		.a_row = in_row,
+		.b_row = w->row,
 		.a_type = act_type(c),
 		.b_type = act_type(c),
 		.out_type = act_type(c),
 		.alpha = 1,
 		.beta = kind == PRODUCT_WRITE ? 0.0f : 1.0f};
-	g.a_row = g.k;
 	g.out_row = g.n;
 	/* E4M3 products want multiples of 16; other sizes are unpacked like a packed weight. */
 	if (w->storage == WEIGHT_FP8 && c->base.act == DTYPE_BF16 && w->rows % 16 == 0 && w->cols % 16 == 0) {
@@ -218,37 +221,37 @@ void cuda_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, 
 	cuda_launched(c, "bias");
 }
 
-void cuda_linear(
-	struct cuda_device *c, size_t n, const void *x, const struct weight *w, const float *bias, void *y, bool add)
+void cuda_linear(struct cuda_device *c, size_t n, const void *x, size_t x_row, const struct weight *w,
+	const float *bias, void *y, bool add)
 {
 	if (bias) {
 		if (!add)
-			cuda_linear_plan(c, n, x, w, y);
+			cuda_linear_plan(c, n, x, x_row, w, y);
 		cuda_bias(c, n, w->rows, bias, y, add);
 	}
-	product(c, n, x, w, false, y, add || bias ? PRODUCT_ADD : PRODUCT_WRITE);
+	product(c, n, x, x_row, w, false, y, add || bias ? PRODUCT_ADD : PRODUCT_WRITE);
 }
 
-void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, const struct weight *w, void *y)
+void cuda_linear_plan(struct cuda_device *c, size_t n, const void *x, size_t x_row, const struct weight *w, void *y)
 {
 	if (!c->deterministic && !c->capturing)
-		product(c, n, x, w, false, y, PRODUCT_PLAN);
+		product(c, n, x, x_row, w, false, y, PRODUCT_PLAN);
 }
 
 void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx, bool add)
 {
-	product(c, n, dy, w, true, dx, add ? PRODUCT_ADD : PRODUCT_WRITE);
+	product(c, n, dy, w->rows, w, true, dx, add ? PRODUCT_ADD : PRODUCT_WRITE);
 }
 
 void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx)
 {
 	if (!c->deterministic && !c->capturing)
-		product(c, n, dy, w, true, dx, PRODUCT_PLAN);
+		product(c, n, dy, w->rows, w, true, dx, PRODUCT_PLAN);
 }
 
 void cuda_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
 {
-	cuda_linear(cuda_device(d), n, x, w, bias, y, false);
+	cuda_linear(cuda_device(d), n, x, w->cols, w, bias, y, false);
 }
 
 void cuda_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate)
@@ -267,7 +270,7 @@ void cuda_head_logits(struct device *d, size_t n, const void *hidden, const stru
 		.k = head->cols,
 		.b_transposed = true,
 		.a_row = head->cols,
-		.b_row = head->cols,
+		.b_row = head->row,
 		.out_row = head->rows,
 		.a_type = act_type(c),
 		.b_type = act_type(c),

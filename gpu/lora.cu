@@ -1,59 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linears with adapters: the order of their products. The adapter's share of an output is written first and the base's product adds itself to
- * it, so that both are rounded to bf16 once, as compute.h asks. */
+/* Linears with adapters: the order of their products. Where input and weight have room for it, output and adapter are one product. Elsewhere the
+ * adapter's share of an output is written first and the base's product adds itself to it. Either way both are rounded to bf16 once, as
+ * compute.h asks. */
 #include "gpu/lora.cuh"
 
 #include <stdlib.h>
-
-/* ---- tokens of an index list ---- */
-
-/* A warp moves a token; `bytes` of each, in pieces of the type. */
-template <typename Piece>
-__global__ void move_tokens(size_t n, size_t pieces, const uint32_t *index, Piece *compact, Piece *full, bool scatter)
-{
-	size_t warp = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (size_t)gridDim.x * blockDim.x / 32;
-	for (size_t i = warp; i < n; i += warps) {
-		Piece *there = full + index[i] * pieces, *here = compact + i * pieces;
-		for (size_t p = threadIdx.x % 32; p < pieces; p += 32)
-			if (scatter)
-				there[p] = here[p];
-			else
-				here[p] = there[p];
-	}
-}
-
-static void move(struct cuda_device *c, const struct tokens *t, void *compact, void *full, size_t width, bool scatter)
-{
-	size_t n = t->index_count, bytes = width * c->base.act_size;
-	if (c->base.fault.code || !n || !bytes)
-		return;
-	unsigned blocks = cuda_blocks(c, n, 8);
-	if (!(bytes % 16) && !(((uintptr_t)compact | (uintptr_t)full) % 16))
-		move_tokens<<<blocks, 256, 0, c->stream>>>(
-			n, bytes / 16, t->index, (uint4 *)compact, (uint4 *)full, scatter);
-	else
-		move_tokens<<<blocks, 256, 0, c->stream>>>(
-			n, bytes / 2, t->index, (uint16_t *)compact, (uint16_t *)full, scatter);
-	cuda_launched(c, "moving tokens");
-}
-
-/* The listed tokens of `full` (N, width) in a row; `full` itself without a list. */
-static void *gather(struct cuda_device *c, const struct tokens *t, enum cuda_scratch_slot slot, const void *full,
-	size_t width, bool read)
-{
-	if (!t->index || !full || !t->index_count)
-		return (void *)full;
-	void *compact = cuda_scratch(c, slot, t->index_count * width * c->base.act_size);
-	if (compact && read)
-		move(c, t, compact, (void *)full, width, false);
-	return compact;
-}
-
-static void scatter(struct cuda_device *c, const struct tokens *t, void *compact, void *full, size_t width)
-{
-	if (t->index && full)
-		move(c, t, compact, full, width, true);
-}
 
 /* ---- factors in the activation type ---- */
 
@@ -111,7 +62,8 @@ static struct lora_call call_begin(struct cuda_device *c, const struct tokens *t
 	struct lora_call call = {.c = c, .l = l, .n = t->index ? t->index_count : t->count};
 	call.rows = l->weight->rows;
 	call.cols = l->weight->cols;
-	size_t rows = 0;
+	size_t stride = l->x_stride ? l->x_stride : call.cols, rows = 0;
+	call.x_row = t->index ? call.cols : stride;
 	for (size_t i = 0; i < l->parts && i < LORA_PARTS_MAX; i++) {
 		call.ranks += l->part[i].rank;
 		rows += l->part[i].rows;
@@ -119,7 +71,15 @@ static struct lora_call call_begin(struct cuda_device *c, const struct tokens *t
 	if (l->parts > LORA_PARTS_MAX || (l->parts && rows != call.rows))
 		cuda_fail(c, SAKIORI_EINVAL, "a linear of %zu outputs has %zu parts of %zu in all; at most %d parts",
 			call.rows, l->parts, rows, LORA_PARTS_MAX);
+	if (stride < call.cols)
+		cuda_fail(c, SAKIORI_EINVAL, "tokens of %zu inputs lie %zu elements apart", call.cols, stride);
 	return call;
+}
+
+static void *gather_x(const struct lora_call *call, const struct tokens *t, const void *x)
+{
+	size_t stride = call->l->x_stride ? call->l->x_stride : call->cols;
+	return lora_gather(call->c, t, SCRATCH_TOKENS_X, x, call->cols, stride, true);
 }
 
 /* ---- forward ---- */
@@ -136,6 +96,7 @@ static void down(const struct lora_call *call)
 	}
 	const void *a = factor(c, call->l, false);
 	struct gemm g = product(c, call->n, call->ranks, call->cols);
+	g.a_row = call->x_row;
 	g.b_transposed = true;
 	g.b_row = call->cols;
 	if (a)
@@ -179,11 +140,35 @@ static void merged(const struct lora_call *call, bool backward, const void *in, 
 	struct cuda_device *c = call->c;
 	const void *w = c->base.fault.code ? NULL : cuda_weight_with_adapter(c, call->l);
 	struct gemm g = product(c, call->n, backward ? call->cols : call->rows, backward ? call->rows : call->cols);
+	g.a_row = backward ? call->rows : call->x_row;
 	g.b_transposed = !backward;
-	g.b_row = call->cols;
+	g.b_row = call->l->weight->row;
 	g.beta = add ? 1.0f : 0.0f;
 	if (w)
 		cuda_gemm(c, &g, in, w, out);
+}
+
+/* Whether input and weight have room for the ranks. */
+static bool has_room(const struct lora_call *call, const void *y)
+{
+	const struct weight *w = call->l->weight;
+	bool plain = call->c->base.joins && w->storage == WEIGHT_BF16 && !call->l->bias;
+	return plain && w->row - w->cols >= call->ranks && call->x_row - call->cols >= call->ranks && w->row % 8 == 0 &&
+	       lora_skinny_takes(call, y);
+}
+
+/* y = [x | s] [W | scale B]^T */
+static void joined(const struct lora_call *call, void *y)
+{
+	struct cuda_device *c = call->c;
+	lora_skinny_down(call);
+	lora_skinny_room(call);
+	struct gemm g = product(c, call->n, call->rows, call->cols + call->ranks);
+	g.a_row = call->x_row;
+	g.b_transposed = true;
+	g.b_row = call->l->weight->row;
+	if (cuda_weight_may(c, call->l->weight, WEIGHT_FORWARD))
+		cuda_gemm(c, &g, call->x, call->l->weight->data, y);
 }
 
 void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l)
@@ -194,26 +179,32 @@ void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, 
 	struct lora_call call = call_begin(c, t, l);
 	if (!call.n || d->fault.code)
 		return;
-	call.x = gather(c, t, SCRATCH_TOKENS_X, x, call.cols, true);
-	void *y = gather(c, t, SCRATCH_TOKENS_Y, l->y, call.rows, false);
+	call.x = gather_x(&call, t, x);
+	void *y = lora_gather(c, t, SCRATCH_TOKENS_Y, l->y, call.rows, call.rows, false);
 	bool f1 = call.ranks && l->forward == LORA_F1;
+	call.s = t->index ? NULL : l->s;
+	call.joins = f1 && has_room(&call, y);
+	if (call.joins) {
+		joined(&call, y);
+		return;
+	}
 	if (call.ranks && (f1 || l->s)) {
 		call.s = l->s && !t->index ? l->s : cuda_scratch(c, SCRATCH_LORA_S, call.n * call.ranks * d->act_size);
 		down(&call);
-		scatter(c, t, call.s, l->s, call.ranks);
+		lora_scatter(c, t, call.s, l->s, call.ranks);
 	}
 	if (f1) {
-		cuda_linear_plan(c, call.n, call.x, l->weight, y);
+		cuda_linear_plan(c, call.n, call.x, call.x_row, l->weight, y);
 		up(&call, y);
-		cuda_linear(c, call.n, call.x, l->weight, NULL, y, true);
+		cuda_linear(c, call.n, call.x, call.x_row, l->weight, NULL, y, true);
 	} else if (call.ranks) {
 		if (l->bias)
 			cuda_bias(c, call.n, call.rows, l->bias, y, false);
 		merged(&call, false, call.x, y, l->bias);
 	} else {
-		cuda_linear(c, call.n, call.x, l->weight, l->bias, y, false);
+		cuda_linear(c, call.n, call.x, call.x_row, l->weight, l->bias, y, false);
 	}
-	scatter(c, t, y, l->y, call.rows);
+	lora_scatter(c, t, y, l->y, call.rows);
 }
 
 /* ---- backward ---- */
@@ -262,7 +253,7 @@ static void gradient_a(const struct lora_call *call, struct span s, size_t part,
 	for (size_t i = 0; i < parts; i++)
 		ranks += l->part[part + i].rank;
 	over_tokens(call->c, s.count, act_at(d, call->ds, s.first * call->ranks + at), call->ranks, ranks,
-		act_at(d, call->x, s.first * call->cols), call->cols, call->cols, 1, beta, out);
+		act_at(d, call->x, s.first * call->x_row), call->x_row, call->cols, 1, beta, out);
 }
 
 static bool wanted(const struct lora_linear *l, bool b)
@@ -362,6 +353,7 @@ static void gradients_b4(const struct lora_call *call)
 	struct gemm g = product(c, call->rows, call->cols, call->n);
 	g.a_transposed = true;
 	g.a_row = call->rows;
+	g.b_row = call->x_row;
 	cuda_gemm(c, &g, call->dy, call->x, all);
 	for (size_t i = 0; i < l->parts; i++) {
 		const struct lora_part *p = &l->part[i];
@@ -480,14 +472,15 @@ static void all_row_gradients(const struct lora_call *call, const struct tokens 
 
 /* out[i] += dW at indices[i]; a warp each. */
 template <typename T>
-__global__ void indexed_gradient(struct weight_gradient h, size_t n, size_t rows, size_t cols, const T *dy, const T *x)
+__global__ void indexed_gradient(
+	struct weight_gradient h, size_t n, size_t rows, size_t cols, const T *dy, const T *x, size_t x_row)
 {
 	size_t warp = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (size_t)gridDim.x * blockDim.x / 32;
 	for (size_t i = warp; i < h.k; i += warps) {
 		size_t row = h.indices[i] / cols, col = h.indices[i] % cols;
 		float sum = 0;
 		for (size_t t = threadIdx.x % 32; t < n && row < rows; t += 32)
-			sum += act_load(dy[t * rows + row]) * act_load(x[t * cols + col]);
+			sum += act_load(dy[t * rows + row]) * act_load(x[t * x_row + col]);
 		for (int step = 16; step; step /= 2)
 			sum += __shfl_xor_sync(~0u, sum, step);
 		if (threadIdx.x % 32 == 0)
@@ -505,6 +498,7 @@ static void sketched_gradient(const struct lora_call *call, const struct weight_
 		return;
 	cuda_to_act(&c->base, omega, h->omega, call->cols * h->k);
 	struct gemm g = product(c, call->n, h->k, call->cols);
+	g.a_row = call->x_row;
 	cuda_gemm(c, &g, call->x, omega, omega + omega_bytes);
 	over_tokens(c, call->n, call->dy, call->rows, call->rows, omega + omega_bytes, h->k, h->k, 1, 1, h->out);
 }
@@ -517,7 +511,7 @@ static void weight_gradient(const struct lora_call *call)
 		return;
 	if (h->kind == WEIGHT_GRADIENT_DENSE)
 		over_tokens(
-			c, call->n, call->dy, call->rows, call->rows, call->x, call->cols, call->cols, 1, 1, h->out);
+			c, call->n, call->dy, call->rows, call->rows, call->x, call->x_row, call->cols, 1, 1, h->out);
 	if (h->kind == WEIGHT_GRADIENT_SKETCHED)
 		sketched_gradient(call, h);
 	if (h->kind != WEIGHT_GRADIENT_INDEXED || !h->k)
@@ -525,10 +519,10 @@ static void weight_gradient(const struct lora_call *call)
 	unsigned blocks = cuda_blocks(c, h->k, 8);
 	if (c->base.act == DTYPE_BF16)
 		indexed_gradient<<<blocks, 256, 0, c->stream>>>(*h, call->n, call->rows, call->cols,
-			(const __nv_bfloat16 *)call->dy, (const __nv_bfloat16 *)call->x);
+			(const __nv_bfloat16 *)call->dy, (const __nv_bfloat16 *)call->x, call->x_row);
 	else
-		indexed_gradient<<<blocks, 256, 0, c->stream>>>(
-			*h, call->n, call->rows, call->cols, (const float *)call->dy, (const float *)call->x);
+		indexed_gradient<<<blocks, 256, 0, c->stream>>>(*h, call->n, call->rows, call->cols,
+			(const float *)call->dy, (const float *)call->x, call->x_row);
 	cuda_launched(c, "single elements of a weight's gradient");
 }
 
@@ -562,7 +556,7 @@ static void adapter_gradients(struct lora_call *call, const struct tokens *t, co
 	bool needs_s = !b4 && wanted(l, true);
 	bool needs_ds = l->ds || (!b4 && wanted(l, false)) || (dx && l->backward == LORA_B1);
 	if (needs_s && l->s) {
-		call->s = gather(c, t, SCRATCH_LORA_S, l->s, call->ranks, true);
+		call->s = lora_gather(c, t, SCRATCH_LORA_S, l->s, call->ranks, call->ranks, true);
 	} else if (needs_s) {
 		call->s = cuda_scratch(c, SCRATCH_LORA_S, bytes);
 		down(call);
@@ -571,7 +565,7 @@ static void adapter_gradients(struct lora_call *call, const struct tokens *t, co
 		call->ds = l->ds && !t->index ? l->ds : cuda_scratch(c, SCRATCH_LORA_DS, bytes);
 		down_back(call, needs_s && !row_squares);
 	}
-	scatter(c, t, call->ds, l->ds, call->ranks);
+	lora_scatter(c, t, call->ds, l->ds, call->ranks);
 	if (row_squares)
 		all_row_gradients(call, t, row_squares);
 	else if (b4)
@@ -589,15 +583,15 @@ void cuda_lora_backward(struct device *d, const struct tokens *t, const void *x,
 	struct lora_call call = call_begin(c, t, l);
 	if (d->fault.code || !call.n || !backward_may(&call, t, x, row_squares))
 		return;
-	call.x = gather(c, t, SCRATCH_TOKENS_X, x, call.cols, true);
-	call.dy = gather(c, t, SCRATCH_TOKENS_Y, l->dy, call.rows, true);
-	void *compact = gather(c, t, SCRATCH_TOKENS_DX, dx, call.cols, accumulate);
+	call.x = gather_x(&call, t, x);
+	call.dy = lora_gather(c, t, SCRATCH_TOKENS_Y, l->dy, call.rows, call.rows, true);
+	void *compact = lora_gather(c, t, SCRATCH_TOKENS_DX, dx, call.cols, call.cols, accumulate);
 	weight_gradient(&call);
 	if (call.ranks)
 		adapter_gradients(&call, t, dx, row_squares);
 	if (dx) {
 		input_gradient(&call, compact, accumulate);
-		scatter(c, t, compact, dx, call.cols);
+		lora_scatter(c, t, compact, dx, call.cols);
 	}
 }
 
@@ -611,7 +605,7 @@ void cuda_lora_gradient_a(struct device *d, const struct tokens *t, const void *
 		cuda_fail(c, SAKIORI_EINVAL, "the gradient of A is wanted, but no backward left its ds");
 	if (d->fault.code || !call.n || !call.ranks)
 		return;
-	call.x = gather(c, t, SCRATCH_TOKENS_X, x, call.cols, true);
-	call.ds = gather(c, t, SCRATCH_LORA_DS, l->ds, call.ranks, true);
+	call.x = gather_x(&call, t, x);
+	call.ds = lora_gather(c, t, SCRATCH_LORA_DS, l->ds, call.ranks, call.ranks, true);
 	all_gradients_a(&call);
 }

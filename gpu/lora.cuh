@@ -4,21 +4,25 @@
 #pragma once
 #include "gpu/gpu.cuh"
 
-/* One call of a linear with an adapter. Tokens of an index list have been gathered: everything here is dense. */
+/* One call of a linear with an adapter. Tokens of an index list have been gathered: everything here is dense but x, in whose gaps s may go. */
 struct lora_call {
 	struct cuda_device *c;
 	const struct lora_linear *l;
 	size_t n; /* tokens computed */
 	size_t rows, cols, ranks;
+	size_t x_row;       /* elements from token to token of x */
 	const void *x, *dy; /* (n, cols), (n, rows) */
 	void *s, *ds;       /* (n, ranks) */
+	bool joins;         /* forward: s goes behind each token of x too, where there is room */
 };
 
 /* Whether the kernels below take this call, with `out` (or NULL) as its y or dx: bf16, small ranks in multiples of 8, sizes and places that
  * 16-byte accesses reach. A call that is not taken goes to cuBLASLt, with the same results up to the order of sums. */
 bool lora_skinny_takes(const struct lora_call *call, const void *out);
-/* s = x A^T of all parts, one read of x. */
+/* s = x A^T of all parts, one read of x; s NULL with joins: only behind the tokens. */
 void lora_skinny_down(const struct lora_call *call);
+/* The weight's room, column by column of s = scale * B_part in the part's rows, 0 in the others'. */
+void lora_skinny_room(const struct lora_call *call);
 /* y (n, rows) = scale * s_part B_part^T, + bias; 0 where a part has no adapter. One write of y. */
 void lora_skinny_up(const struct lora_call *call, const float *bias, void *y);
 /* ds = scale * dy B, and grad_b += scale * dy^T s where it is wanted: one read of dy. */
@@ -27,6 +31,14 @@ void lora_skinny_ds(const struct lora_call *call);
 void lora_skinny_dx(const struct lora_call *call, void *dx, bool add);
 /* grad_a += ds^T x of all parts, one read of x. */
 void lora_skinny_gradient_a(const struct lora_call *call);
+
+/* ---- lora_tokens.cu ---- */
+
+/* The listed tokens of `full` (N, width), full_row apart, in a row in `slot`, fetched there when `read`; `full` itself without a list. */
+void *lora_gather(struct cuda_device *c, const struct tokens *t, enum cuda_scratch_slot slot, const void *full,
+	size_t width, size_t full_row, bool read);
+/* The inverse, of dense tokens; does nothing without a list. */
+void lora_scatter(struct cuda_device *c, const struct tokens *t, void *compact, void *full, size_t width);
 
 /* ---- of lora_skinny.cu, for lora_tall.cu ---- */
 
@@ -38,7 +50,9 @@ struct token_sums {
 	unsigned blocks[LORA_PARTS_MAX];
 	const float *partial[LORA_PARTS_MAX]; /* (blocks, n, rank) */
 	float scale;
-	__nv_bfloat16 *out;
+	__nv_bfloat16 *out;    /* NULL: not wanted */
+	__nv_bfloat16 *behind; /* the same again, tokens behind_row apart; NULL: not wanted */
+	size_t behind_row;
 };
 
 void lora_skinny_sum_tokens(struct cuda_device *c, const struct token_sums *t);

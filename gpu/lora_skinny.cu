@@ -16,7 +16,7 @@ bool lora_skinny_takes(const struct lora_call *call, const void *out)
 	const struct lora_linear *l = call->l;
 	uintptr_t places =
 		(uintptr_t)call->x | (uintptr_t)call->dy | (uintptr_t)call->s | (uintptr_t)call->ds | (uintptr_t)out;
-	size_t sizes = call->cols;
+	size_t sizes = call->cols | call->x_row;
 	for (size_t i = 0; i < l->parts; i++) {
 		sizes |= l->part[i].rows | l->part[i].rank;
 		if (l->part[i].rank > RANK_MAX || (uintptr_t)l->part[i].a % 16 || (uintptr_t)l->part[i].b % 8)
@@ -101,11 +101,12 @@ __device__ __forceinline__ unsigned swizzled(unsigned row, unsigned piece)
 }
 
 struct down_args {
-	size_t n, cols;
+	size_t n, cols, x_row;
 	unsigned ranks;
 	size_t cols_each; /* columns of one split, a multiple of 64 */
 	const bf16 *x, *a;
-	bf16 *s;        /* without splits */
+	bf16 *s;        /* without splits; NULL: not wanted */
+	bf16 *behind;   /* the same again, x_row apart; NULL: not wanted */
 	float *partial; /* (splits, n, ranks) */
 };
 
@@ -115,7 +116,7 @@ __device__ __forceinline__ void down_load(const struct down_args &d, unsigned ch
 	for (unsigned i = threadIdx.x; i < DOWN_TOKENS * 8; i += 256) {
 		unsigned row = i / 8, piece = i % 8;
 		bool real = token + row < d.n && col + piece * 8 < d.cols;
-		copy_16(stage + swizzled(row, piece), d.x + (real ? (token + row) * d.cols + col + piece * 8 : 0),
+		copy_16(stage + swizzled(row, piece), d.x + (real ? (token + row) * d.x_row + col + piece * 8 : 0),
 			real);
 	}
 	for (unsigned i = threadIdx.x; i < NT * 64; i += 256) {
@@ -168,9 +169,11 @@ template <int NT> __global__ void __launch_bounds__(256) lora_down(const __grid_
 			if (row >= d.n || rank >= d.ranks)
 				continue;
 			float2 v = make_float2(sum[j][half * 2], sum[j][half * 2 + 1]);
-			if (gridDim.y == 1)
+			if (gridDim.y == 1 && d.s)
 				*(__nv_bfloat162 *)(d.s + row * d.ranks + rank) = __float22bfloat162_rn(v);
-			else
+			if (gridDim.y == 1 && d.behind)
+				*(__nv_bfloat162 *)(d.behind + row * d.x_row + rank) = __float22bfloat162_rn(v);
+			if (gridDim.y > 1)
 				*(float2 *)(d.partial + (blockIdx.y * d.n + row) * d.ranks + rank) = v;
 		}
 }
@@ -191,8 +194,12 @@ __global__ void sum_token_partials(const __grid_constant__ struct token_sums t)
 			sum.x += v.x;
 			sum.y += v.y;
 		}
-		bf16 *out = t.out + i / halves * t.ranks + t.at[part] + i % halves * 2;
-		*(__nv_bfloat162 *)out = __floats2bfloat162_rn(sum.x * t.scale, sum.y * t.scale);
+		const size_t token = i / halves, at = t.at[part] + i % halves * 2;
+		const __nv_bfloat162 rounded = __floats2bfloat162_rn(sum.x * t.scale, sum.y * t.scale);
+		if (t.out)
+			*(__nv_bfloat162 *)(t.out + token * t.ranks + at) = rounded;
+		if (t.behind)
+			*(__nv_bfloat162 *)(t.behind + token * t.behind_row + at) = rounded;
 	}
 }
 
@@ -229,9 +236,11 @@ template <int NT> static void down_launch(struct cuda_device *c, const struct do
 void lora_skinny_down(const struct lora_call *call)
 {
 	struct cuda_device *c = call->c;
-	struct down_args d = {
-		.n = call->n, .cols = call->cols, .ranks = (unsigned)call->ranks, .x = (const bf16 *)call->x};
+	struct down_args d = {.n = call->n, .cols = call->cols, .x_row = call->x_row, .ranks = (unsigned)call->ranks};
+	d.x = (const bf16 *)call->x;
 	d.s = (bf16 *)call->s;
+	/* What lies between the tokens is the operation's own (compute.h). */
+	d.behind = call->joins ? (bf16 *)call->x + call->cols : NULL;
 	d.a = factors(call, false);
 	size_t blocks = (call->n + DOWN_TOKENS - 1) / DOWN_TOKENS, tiles = (call->cols + 63) / 64;
 	/* One wave of blocks with four tiles under way each keeps the memory busy; more splits only make more partial sums. */
@@ -258,10 +267,70 @@ void lora_skinny_down(const struct lora_call *call)
 	if (splits == 1 || c->base.fault.code)
 		return;
 	struct token_sums t = {.n = call->n, .ranks = d.ranks, .parts = 1, .scale = 1, .out = d.s};
+	t.behind = d.behind;
+	t.behind_row = d.x_row;
 	t.rank[0] = d.ranks;
 	t.blocks[0] = (unsigned)splits;
 	t.partial[0] = d.partial;
 	lora_skinny_sum_tokens(c, &t);
+}
+
+/* ---- the weight's room ---- */
+
+struct room_args {
+	const float *b[LORA_PARTS_MAX];
+	unsigned rank[LORA_PARTS_MAX], at[LORA_PARTS_MAX]; /* at: of the part's ranks */
+	size_t first[LORA_PARTS_MAX + 1];                  /* of the parts' rows */
+	unsigned ranks;
+	float scale;
+	bf16 *out; /* (rows, ranks), row apart */
+	size_t row;
+};
+
+/* A thread makes 8 ranks of a row. */
+__global__ void fill_room(const __grid_constant__ struct room_args r)
+{
+	const unsigned pieces = r.ranks / 8;
+	const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / pieces;
+	const unsigned rank = i % pieces * 8;
+	unsigned part = 0;
+	if (row >= r.first[LORA_PARTS_MAX])
+		return;
+	while (row >= r.first[part + 1])
+		part++;
+	float v[8] = {};
+	if (rank >= r.at[part] && rank < r.at[part] + r.rank[part]) {
+		const float *from = r.b[part] + (row - r.first[part]) * r.rank[part] + rank - r.at[part];
+#pragma unroll
+		for (unsigned k = 0; k < 8; k += 2) {
+			float2 both = *(const float2 *)(from + k);
+			v[k] = r.scale * both.x;
+			v[k + 1] = r.scale * both.y;
+		}
+	}
+	store_8(r.out + row * r.row + rank, v);
+}
+
+void lora_skinny_room(const struct lora_call *call)
+{
+	struct cuda_device *c = call->c;
+	const struct lora_linear *l = call->l;
+	struct room_args r = {.ranks = (unsigned)call->ranks, .scale = l->scale, .row = l->weight->row};
+	unsigned at = 0;
+	if (c->base.fault.code)
+		return;
+	for (size_t i = 0; i < LORA_PARTS_MAX; i++) {
+		const struct lora_part *p = i < l->parts ? &l->part[i] : NULL;
+		r.b[i] = p ? p->b : NULL;
+		r.rank[i] = p ? (unsigned)p->rank : 0;
+		r.at[i] = at;
+		r.first[i + 1] = r.first[i] + (p ? p->rows : 0);
+		at += r.rank[i];
+	}
+	r.out = (bf16 *)l->weight->data + call->cols;
+	size_t threads = call->rows * (call->ranks / 8);
+	fill_room<<<(unsigned)((threads + 255) / 256), 256, 0, c->stream>>>(r);
+	cuda_launched(c, "an adapter beside its weight");
 }
 
 /* ---- y = scale * s B^T, and dx = ds A ---- */

@@ -400,7 +400,7 @@ static unsigned tall_a(
 void lora_skinny_gradient_a(const struct lora_call *call)
 {
 	const struct lora_linear *l = call->l;
-	struct tall_args t = {.n = call->n, .wide_row = call->cols, .z_row = (unsigned)call->ranks, .parts = 1};
+	struct tall_args t = {.n = call->n, .wide_row = call->x_row, .z_row = (unsigned)call->ranks, .parts = 1};
 	t.width[0] = call->cols;
 	t.wide = (const bf16 *)call->x;
 	t.z = (const bf16 *)call->ds;

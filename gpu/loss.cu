@@ -330,7 +330,8 @@ static void chunk(const struct loss_plan *p, loss_call *a)
 	product.n = a->vocabulary;
 	product.k = width;
 	product.b_transposed = true;
-	product.a_row = product.b_row = width;
+	product.a_row = width;
+	product.b_row = p->head->row;
 	product.out_row = a->row;
 	product.a_type = product.b_type = p->type;
 	product.out_type = p->logits_type;
@@ -351,7 +352,8 @@ static void chunk(const struct loss_plan *p, loss_call *a)
 	back.n = width;
 	back.k = a->vocabulary;
 	back.a_row = a->row;
-	back.b_row = back.out_row = width;
+	back.b_row = p->head->row;
+	back.out_row = width;
 	back.a_type = back.b_type = back.out_type = p->type;
 	back.alpha = 1;
 	cuda_gemm(p->c, &back, p->logits, p->matrix, a->index ? p->compact : act_row(p, p->d_hidden, a->first));

@@ -4,7 +4,7 @@
 #include "gpu/elementwise.cuh"
 
 template <typename T> struct norm_call {
-	size_t n, c;
+	size_t n, c, y_row;
 	const T *x, *delta, *dy;
 	T *sum, *y, *dx;
 	const float *weight;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(row_place<THREADS>::block, 1) norm_forward_row
 			squares += act_load(kept[v].at[i]) * act_load(kept[v].at[i]);
 	}
 	float inverse = 1 / sqrtf(block_sum<THREADS>(squares) / (float)a.c + a.epsilon);
-	act_vector<T> *y = (act_vector<T> *)(a.y + row * a.c);
+	act_vector<T> *y = (act_vector<T> *)(a.y + row * a.y_row);
 	act_vector<T> *sum = a.sum ? (act_vector<T> *)(a.sum + row * a.c) : NULL;
 #pragma unroll
 	for (int v = 0; v < VECTORS; v++) {
@@ -106,7 +106,7 @@ template <typename T> __global__ void __launch_bounds__(ANY_THREADS) norm_forwar
 	/* a thread reads again what it wrote itself */
 	const T *kept = a.sum ? a.sum + first : x;
 	for (size_t i = threadIdx.x; i < a.c; i += ANY_THREADS)
-		a.y[first + i] = act_store<T>(act_load(kept[i]) * inverse * a.weight[i]);
+		a.y[row * a.y_row + i] = act_store<T>(act_load(kept[i]) * inverse * a.weight[i]);
 	if (a.inverse_rms && threadIdx.x == 0)
 		a.inverse_rms[row] = inverse;
 }
@@ -215,7 +215,8 @@ template <typename T, bool FORWARD> static norm_kernel<T> pick(size_t c, bool al
 template <typename T, bool FORWARD> static void issue(struct cuda_device *c, const norm_call<T> &a)
 {
 	bool aligned = cuda_aligned(a.x) && cuda_aligned(a.delta) && cuda_aligned(a.dy) && cuda_aligned(a.sum) &&
-		       cuda_aligned(a.y) && cuda_aligned(a.dx) && cuda_aligned(a.weight);
+		       cuda_aligned(a.y) && a.y_row % act_vector<T>::count == 0 && cuda_aligned(a.dx) &&
+		       cuda_aligned(a.weight);
 	norm_kernel<T> kernel = pick<T, FORWARD>(a.c, aligned);
 	kernel.run<<<(unsigned)((a.n + kernel.rows - 1) / kernel.rows), kernel.threads, 0, c->stream>>>(a);
 	cuda_launched(c, "norm");
@@ -231,7 +232,7 @@ static bool may(struct cuda_device *c, enum norm_kind kind, size_t n, size_t wid
 
 template <typename T>
 static void forward(struct cuda_device *c, size_t n, size_t width, const void *x, const void *delta, void *sum,
-	const float *weight, float epsilon, void *y, float *inverse_rms)
+	const float *weight, float epsilon, void *y, size_t y_stride, float *inverse_rms)
 {
 	norm_call<T> a = {};
 	a.n = n;
@@ -240,6 +241,7 @@ static void forward(struct cuda_device *c, size_t n, size_t width, const void *x
 	a.delta = (const T *)delta;
 	a.sum = (T *)sum;
 	a.y = (T *)y;
+	a.y_row = y_stride ? y_stride : width;
 	a.weight = weight;
 	a.epsilon = epsilon;
 	a.inverse_rms = inverse_rms;
@@ -262,16 +264,16 @@ static void backward(struct cuda_device *c, size_t n, size_t width, const void *
 }
 
 void cuda_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta,
-	void *sum, const float *weight, float epsilon, void *y, float *inverse_rms)
+	void *sum, const float *weight, float epsilon, void *y, size_t y_stride, float *inverse_rms)
 {
 	if (!may(cuda_device(d), kind, n, c))
 		return;
 	if (delta && !sum)
 		cuda_fail(cuda_device(d), SAKIORI_EINVAL, "a norm with a residual needs a place for the sum");
 	else if (d->act == DTYPE_BF16)
-		forward<__nv_bfloat16>(cuda_device(d), n, c, x, delta, sum, weight, epsilon, y, inverse_rms);
+		forward<__nv_bfloat16>(cuda_device(d), n, c, x, delta, sum, weight, epsilon, y, y_stride, inverse_rms);
 	else
-		forward<float>(cuda_device(d), n, c, x, delta, sum, weight, epsilon, y, inverse_rms);
+		forward<float>(cuda_device(d), n, c, x, delta, sum, weight, epsilon, y, y_stride, inverse_rms);
 }
 
 void cuda_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,

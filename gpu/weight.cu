@@ -79,7 +79,8 @@ static bool allocate(struct cuda_device *c, struct weight *w)
 	bool packed = w->storage == WEIGHT_NF4 || w->storage == WEIGHT_STORED;
 	bool turned = w->storage == WEIGHT_FP8 && w->uses & WEIGHT_BACKWARD;
 	bool halves = w->storage == WEIGHT_NF4 || w->blocks == WEIGHT_BLOCKS_Q4_0 || w->blocks == WEIGHT_BLOCKS_Q4_1;
-	place(&total, packed ? (halves ? n / 2 : n) : w->storage == WEIGHT_FP8 ? n : n * c->base.act_size);
+	size_t plain = w->rows * w->row * c->base.act_size;
+	place(&total, packed ? (halves ? n / 2 : n) : w->storage == WEIGHT_FP8 ? n : plain);
 	size_t row_scale = place(&total, w->storage == WEIGHT_FP8 ? w->rows * sizeof(float) : 0);
 	size_t transposed = place(&total, turned ? n : 0);
 	size_t col_scale = place(&total, turned ? w->cols * sizeof(float) : 0);
@@ -126,12 +127,20 @@ static bool storage_possible(struct cuda_device *c, const struct weight *w)
 	return !c->base.fault.code;
 }
 
+/* Elements from row to row: rows with room begin where 16-byte accesses reach them. */
+static size_t row_with_room(const struct cuda_device *c, size_t cols, enum weight_storage storage, size_t room)
+{
+	bool joins = c->base.joins && storage == WEIGHT_BF16 && room && room <= SIZE_MAX - 8 - cols;
+	return joins ? (cols + room + 7) / 8 * 8 : cols;
+}
+
 static struct weight *weight_empty(struct cuda_device *c, size_t rows, size_t cols, enum weight_storage storage,
-	unsigned uses, enum weight_blocks blocks)
+	unsigned uses, size_t room, enum weight_blocks blocks)
 {
 	if (c->base.fault.code)
 		return NULL;
-	if (!rows || !cols || rows > SIZE_MAX / 8 / cols) {
+	size_t row = row_with_room(c, cols, storage, room);
+	if (!rows || !cols || rows > SIZE_MAX / 8 / row) {
 		cuda_fail(c, SAKIORI_EINVAL, "a weight of %zu rows and %zu columns", rows, cols);
 		return NULL;
 	}
@@ -142,6 +151,7 @@ static struct weight *weight_empty(struct cuda_device *c, size_t rows, size_t co
 	}
 	w->rows = rows;
 	w->cols = cols;
+	w->row = row;
 	w->storage = storage;
 	w->uses = uses;
 	w->blocks = storage == WEIGHT_STORED ? blocks : WEIGHT_BLOCKS_NONE;
@@ -196,6 +206,13 @@ static bool making_begin(struct making *m, struct cuda_device *c, struct weight 
 	return w && (m->plain || !w->transposed);
 }
 
+/* Rows of a weight with room; a block each. */
+__global__ void put_rows_kernel(__nv_bfloat16 *out, size_t out_row, const float *rows, size_t cols)
+{
+	for (size_t i = threadIdx.x; i < cols; i += blockDim.x)
+		out[blockIdx.x * out_row + i] = __float2bfloat16_rn(rows[blockIdx.x * cols + i]);
+}
+
 /* f32 rows in device memory. */
 static void making_put(struct making *m, size_t first, size_t count, const float *rows)
 {
@@ -208,6 +225,10 @@ static void making_put(struct making *m, size_t first, size_t count, const float
 			cuda_to_act(&c->base, act_at(&c->base, m->plain, offset), rows, n);
 	} else if (w->storage == WEIGHT_BF16 && c->base.act == DTYPE_F32) {
 		round_to_bf16_kernel<<<cuda_blocks(c, n, 256), 256, 0, c->stream>>>((float *)w->data + offset, rows, n);
+		cuda_launched(c, "rounding a weight");
+	} else if (w->row != w->cols) {
+		put_rows_kernel<<<(unsigned)count, 256, 0, c->stream>>>(
+			(__nv_bfloat16 *)w->data + first * w->row, w->row, rows, w->cols);
 		cuda_launched(c, "rounding a weight");
 	} else {
 		cuda_to_act(&c->base, act_at(&c->base, w->data, offset), rows, n);
@@ -316,12 +337,12 @@ static void read_source(struct making *m, const struct weight_source *source)
 }
 
 struct weight *cuda_weight_new(struct device *d, size_t rows, size_t cols, enum weight_storage storage, unsigned uses,
-	const struct weight_source *source)
+	size_t room, const struct weight_source *source)
 {
 	struct cuda_device *c = cuda_device(d);
 	struct making m;
-	struct weight *w =
-		weight_empty(c, rows, cols, storage, uses, source->fill_stored ? source->blocks : WEIGHT_BLOCKS_NONE);
+	struct weight *w = weight_empty(
+		c, rows, cols, storage, uses, room, source->fill_stored ? source->blocks : WEIGHT_BLOCKS_NONE);
 	if (!w)
 		return NULL;
 	if (making_begin(&m, c, w))
@@ -333,13 +354,13 @@ struct weight *cuda_weight_new(struct device *d, size_t rows, size_t cols, enum 
 
 /* Rows first .. first+count-1 of a slice as f32 (count, cols). rows, cols: which of the source's, NULL: all in order. */
 template <typename T>
-__global__ void gather_kernel(float *out, const T *in, size_t in_cols, const uint32_t *rows, const uint32_t *cols,
+__global__ void gather_kernel(float *out, const T *in, size_t in_row, const uint32_t *rows, const uint32_t *cols,
 	size_t first, size_t count, size_t width)
 {
 	for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count * width;
 		i += (size_t)gridDim.x * blockDim.x) {
 		size_t row = first + i / width, col = i % width;
-		out[i] = act_load(in[(rows ? rows[row] : row) * in_cols + (cols ? cols[col] : col)]);
+		out[i] = act_load(in[(rows ? rows[row] : row) * in_row + (cols ? cols[col] : col)]);
 	}
 }
 
@@ -358,10 +379,10 @@ static void gather(struct making *m, const struct weight *w, enum weight_axis ax
 		float *out = (float *)s->rows;
 		if (c->base.act == DTYPE_BF16)
 			gather_kernel<<<blocks, 256, 0, c->stream>>>(
-				out, (const __nv_bfloat16 *)w->data, w->cols, rows, cols, first, count, width);
+				out, (const __nv_bfloat16 *)w->data, w->row, rows, cols, first, count, width);
 		else
 			gather_kernel<<<blocks, 256, 0, c->stream>>>(
-				out, (const float *)w->data, w->cols, rows, cols, first, count, width);
+				out, (const float *)w->data, w->row, rows, cols, first, count, width);
 		if (cuda_launched(c, "slicing a weight"))
 			making_put(m, first, count, out);
 	}
@@ -388,8 +409,8 @@ struct weight *cuda_weight_slice(
 		}
 	bool by_rows = axis == WEIGHT_AXIS_ROWS;
 	struct making m;
-	struct weight *made =
-		weight_empty(c, by_rows ? n : w->rows, by_rows ? w->cols : n, w->storage, w->uses, WEIGHT_BLOCKS_NONE);
+	struct weight *made = weight_empty(
+		c, by_rows ? n : w->rows, by_rows ? w->cols : n, w->storage, w->uses, 0, WEIGHT_BLOCKS_NONE);
 	if (!made)
 		return NULL;
 	if (making_begin(&m, c, made)) {
@@ -425,7 +446,7 @@ struct weight *cuda_weight_merged(
 	bool packed = w->storage != WEIGHT_F32 && w->storage != WEIGHT_BF16;
 	enum weight_storage storage = !packed ? w->storage : d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
 	struct making m;
-	struct weight *made = weight_empty(c, w->rows, w->cols, storage, w->uses, WEIGHT_BLOCKS_NONE);
+	struct weight *made = weight_empty(c, w->rows, w->cols, storage, w->uses, 0, WEIGHT_BLOCKS_NONE);
 	if (!made)
 		return NULL;
 	making_begin(&m, c, made);
@@ -446,12 +467,14 @@ struct weight *cuda_weight_merged(
 /* ---- single elements and rows ---- */
 
 template <typename T>
-__global__ void write_kernel(T *out, const uint64_t *indices, const float *values, size_t n, bool round)
+__global__ void write_kernel(
+	T *out, size_t cols, size_t row, const uint64_t *indices, const float *values, size_t n, bool round)
 {
 	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
 	if (i >= n || (i + 1 < n && indices[i + 1] == indices[i]))
 		return;
-	out[indices[i]] = act_store<T>(round ? __bfloat162float(__float2bfloat16_rn(values[i])) : values[i]);
+	out[indices[i] / cols * row + indices[i] % cols] =
+		act_store<T>(round ? __bfloat162float(__float2bfloat16_rn(values[i])) : values[i]);
 }
 
 struct written {
@@ -513,10 +536,11 @@ void cuda_weight_write(struct device *d, struct weight *w, const uint64_t *indic
 		const float *news = (const float *)(list + n);
 		unsigned blocks = (unsigned)((n + 255) / 256);
 		if (d->act == DTYPE_BF16)
-			write_kernel<<<blocks, 256, 0, c->stream>>>((__nv_bfloat16 *)w->data, list, news, n, false);
+			write_kernel<<<blocks, 256, 0, c->stream>>>(
+				(__nv_bfloat16 *)w->data, w->cols, w->row, list, news, n, false);
 		else
 			write_kernel<<<blocks, 256, 0, c->stream>>>(
-				(float *)w->data, list, news, n, w->storage == WEIGHT_BF16);
+				(float *)w->data, w->cols, w->row, list, news, n, w->storage == WEIGHT_BF16);
 		cuda_launched(c, what);
 		cuda_memory_free(c, list, bytes);
 	}
@@ -556,7 +580,7 @@ size_t cuda_weight_bytes(const struct weight *w)
 /* A block copies a token's row, V at a time. */
 template <typename V>
 __global__ void embedding_kernel(
-	V *out, const V *rows, const uint32_t *ids, size_t row_count, size_t width, uint32_t *trouble)
+	V *out, const V *rows, const uint32_t *ids, size_t row_count, size_t width, size_t row, uint32_t *trouble)
 {
 	uint32_t id = ids[blockIdx.x];
 	V *to = out + blockIdx.x * width;
@@ -564,7 +588,7 @@ __global__ void embedding_kernel(
 		*trouble = 1;
 		return;
 	}
-	const V *from = rows + id * width;
+	const V *from = rows + id * row;
 #pragma unroll 4
 	for (size_t i = threadIdx.x; i < width; i += blockDim.x)
 		to[i] = from[i];
@@ -575,14 +599,14 @@ void cuda_embedding(struct device *d, size_t n, const uint32_t *ids, const struc
 	struct cuda_device *c = cuda_device(d);
 	if (d->fault.code || !n || !is_plain(c, w, "read row by row"))
 		return;
-	size_t bytes = w->cols * d->act_size;
+	size_t bytes = w->cols * d->act_size, row_bytes = w->row * d->act_size;
 	unsigned threads = bytes / 16 > 128 ? 256 : 64;
 	uint32_t *trouble = &c->trouble[TROUBLE_ID];
-	if (bytes % 16 == 0 && (uintptr_t)out % 16 == 0)
+	if (bytes % 16 == 0 && row_bytes % 16 == 0 && (uintptr_t)out % 16 == 0)
 		embedding_kernel<<<(unsigned)n, threads, 0, c->stream>>>(
-			(uint4 *)out, (const uint4 *)w->data, ids, w->rows, bytes / 16, trouble);
+			(uint4 *)out, (const uint4 *)w->data, ids, w->rows, bytes / 16, row_bytes / 16, trouble);
 	else
 		embedding_kernel<<<(unsigned)n, threads, 0, c->stream>>>(
-			(uint16_t *)out, (const uint16_t *)w->data, ids, w->rows, bytes / 2, trouble);
+			(uint16_t *)out, (const uint16_t *)w->data, ids, w->rows, bytes / 2, row_bytes / 2, trouble);
 	cuda_launched(c, "looking up embeddings");
 }

@@ -181,12 +181,24 @@ static bool is_packed(const struct weight *w)
 	return w->storage != WEIGHT_F32 && w->storage != WEIGHT_BF16;
 }
 
+/* out (count, cols) f32 = rows that are `row` elements apart; a block each. */
+template <typename T> __global__ void read_rows_kernel(float *out, const T *in, size_t row, size_t cols)
+{
+	for (size_t i = threadIdx.x; i < cols; i += blockDim.x)
+		out[blockIdx.x * cols + i] = act_load(in[blockIdx.x * row + i]);
+}
+
 void cuda_weight_values(struct cuda_device *c, const struct weight *w, size_t first, size_t count, float *out)
 {
 	if (is_packed(w))
 		unpack(c, w, first, count, out);
-	else
+	else if (w->row == w->cols)
 		cuda_from_act(&c->base, out, act_at(&c->base, w->data, first * w->cols), count * w->cols);
+	else if (!c->base.fault.code && count) {
+		read_rows_kernel<<<(unsigned)count, 256, 0, c->stream>>>(
+			out, (const __nv_bfloat16 *)w->data + first * w->row, w->row, w->cols);
+		cuda_launched(c, "reading a weight");
+	}
 }
 
 const void *cuda_weight_plain(struct cuda_device *c, const struct weight *w)
@@ -221,17 +233,17 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 	for (size_t i = 0; i < l->parts; i++)
 		factors += (w->cols + l->part[i].rows) * l->part[i].rank * d->act_size + 512;
 	char *place = (char *)cuda_scratch(c, SCRATCH_MERGE, factors);
-	void *out = cuda_scratch(c, SCRATCH_LARGE, w->rows * w->cols * d->act_size);
+	void *out = cuda_scratch(c, SCRATCH_LARGE, w->rows * w->row * d->act_size);
 	if (!place || !out)
 		return NULL;
 	if (is_packed(w))
 		cuda_weight_unpack(c, w, 0, w->rows, out);
 	else if (!l->parts)
-		cuda_copy(d, out, w->data, w->rows * w->cols * d->act_size);
+		cuda_copy(d, out, w->data, w->rows * w->row * d->act_size);
 	for (size_t i = 0, row = 0; i < l->parts; row += l->part[i++].rows) {
 		const struct lora_part *p = &l->part[i];
-		void *rows = act_at(d, out, row * w->cols);
-		const void *base = is_packed(w) ? rows : act_at(d, w->data, row * w->cols);
+		void *rows = act_at(d, out, row * w->row);
+		const void *base = is_packed(w) ? rows : act_at(d, w->data, row * w->row);
 		if (p->rank) {
 			const void *a = factor(c, p->a, p->rank * w->cols, &place),
 				   *b = factor(c, p->b, p->rows * p->rank, &place);
@@ -240,7 +252,7 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 				.k = p->rank,
 				.a_row = p->rank,
 				.b_row = w->cols,
-				.out_row = w->cols,
+				.out_row = w->row,
 				.a_type = type,
 				.b_type = type,
 				.out_type = type,
@@ -249,7 +261,7 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 				.add = base};
 			cuda_gemm(c, &g, b, a, rows);
 		} else if (base != rows) {
-			cuda_copy(d, rows, base, p->rows * w->cols * d->act_size);
+			cuda_copy(d, rows, base, p->rows * w->row * d->act_size);
 		}
 	}
 	return d->fault.code ? NULL : out;

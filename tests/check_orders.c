@@ -78,7 +78,7 @@ static void linear_open(struct linear *t, enum dtype act)
 	ck_assert_msg(device_open(&config, &t->d, &f) == 0, "%s", f.text);
 	struct device *d = t->d;
 	const struct weight_source source = {.fill = fill};
-	t->w = d->ops->weight_new(d, ROWS, COLS, WEIGHT_F32, WEIGHT_FORWARD | WEIGHT_BACKWARD, &source);
+	t->w = d->ops->weight_new(d, ROWS, COLS, WEIGHT_F32, WEIGHT_FORWARD | WEIGHT_BACKWARD, 0, &source);
 	t->x = filled(d, TOKENS * COLS, 1);
 	t->y = d->ops->alloc(d, TOKENS * ROWS * d->act_size);
 	t->dy = filled(d, TOKENS * ROWS, 2);

@@ -178,14 +178,14 @@ static void keep_lora_gradient_a(
 static void run_norm_forward(struct device *d, const struct call *c)
 {
 	recorder.real->norm_forward(d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->in[0], c->in[1], c->out[0],
-		c->in[2], c->number, c->out[1], c->out[2]);
+		c->in[2], c->number, c->out[1], c->size[2], c->out[2]);
 }
 static void keep_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t width, const void *x,
-	const void *delta, void *sum, const float *weight, float epsilon, void *y, float *inverse_rms)
+	const void *delta, void *sum, const float *weight, float epsilon, void *y, size_t y_stride, float *inverse_rms)
 {
 	issue(d, &(struct call){.run = run_norm_forward,
 			 .kind = (int)kind,
-			 .size = {n, width},
+			 .size = {n, width, y_stride},
 			 .in = {x, delta, weight},
 			 .out = {sum, y, inverse_rms},
 			 .number = epsilon});

@@ -52,7 +52,8 @@ static int fill(void *self, size_t first, size_t count, float *out)
 	return 0;
 }
 
-struct weight *bench_weight(struct bench *b, size_t rows, size_t cols, enum weight_storage storage, unsigned uses)
+struct weight *bench_weight(
+	struct bench *b, size_t rows, size_t cols, enum weight_storage storage, unsigned uses, size_t room)
 {
 	/* Streams that no tensor of a shape has. */
 	struct filling filling = {&b->random, 1ull << 32 | b->weights++, cols};
@@ -63,7 +64,7 @@ struct weight *bench_weight(struct bench *b, size_t rows, size_t cols, enum weig
 		.seed = b->random.seed,
 		.stream = filling.stream,
 	};
-	return b->device->ops->weight_new(b->device, rows, cols, storage, uses, &source);
+	return b->device->ops->weight_new(b->device, rows, cols, storage, uses, room, &source);
 }
 
 static float *sample(float deviation)
@@ -161,7 +162,7 @@ int bench_ceiling(struct bench *b, double *flops, struct fault *f)
 	size_t size = cpu ? 2048 : 8192, n = cpu ? 512 : size;
 	double seconds = 0;
 	struct weight *weight =
-		bench_weight(b, size, size, d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32, WEIGHT_FORWARD);
+		bench_weight(b, size, size, d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32, WEIGHT_FORWARD, 0);
 	struct product p = {d, weight, bench_act(b, n * size), d->ops->alloc(d, n * size * d->act_size), n};
 	int rc = device_sync(d, f);
 	if (!rc)

@@ -21,7 +21,8 @@ int bench_open(struct bench *b, const struct device_config *config, struct fault
 void bench_close(struct bench *b);
 
 /* A bf16 weight (on an f32 device an f32 one) of N(0, 0.02). NULL after a failure, which sticks to the device. */
-struct weight *bench_weight(struct bench *b, size_t rows, size_t cols, enum weight_storage storage, unsigned uses);
+struct weight *bench_weight(
+	struct bench *b, size_t rows, size_t cols, enum weight_storage storage, unsigned uses, size_t room);
 /* act (n) of N(0, 1); f32 likewise. NULL after a failure. */
 void *bench_act(struct bench *b, size_t n);
 float *bench_floats(struct bench *b, size_t n, float deviation);

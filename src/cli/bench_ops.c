@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/engine.h"
 #include "train/lora.h"
+#include "train/variants.h"
 
 struct options {
 	const char *model, *device, *base_dtype;
@@ -38,7 +39,8 @@ struct work {
 	double *loss;
 	float *parameters, *gradient, *first, *second; /* the whole adapter */
 	size_t parameter_count;
-	void *x, *delta, *y, *d_y;   /* (N, hidden) */
+	void *x;                     /* (N, hidden), with room where the device joins: see room_of */
+	void *delta, *y, *d_y;       /* (N, hidden) */
 	void *qkv, *d_qkv;           /* (N, query + 2 key) */
 	void *attended, *d_attended; /* (N, query) */
 	void *gate_up, *d_gate_up;   /* (N, 2 ffn) */
@@ -93,6 +95,19 @@ static size_t parts(enum group g)
 	return g == QKV ? 3 : g == GATE_UP ? 2 : 1;
 }
 
+/* As the model plans it (train/weights.c): elements behind the weight's rows. */
+static size_t room_of(const struct work *w, enum group g)
+{
+	return w->device->joins && (g == QKV || g == GATE_UP) ? variants_room(w->rank, parts(g)) : 0;
+}
+
+/* Behind the tokens of x, for both groups that read it. */
+static size_t x_room(const struct work *w)
+{
+	size_t qkv = room_of(w, QKV), gate_up = room_of(w, GATE_UP);
+	return qkv > gate_up ? qkv : gate_up;
+}
+
 /* The group's linear, its adapters cut out of the head of the parameter buffer. */
 static struct lora_linear linear_of(const struct work *w, enum group g)
 {
@@ -102,6 +117,7 @@ static struct lora_linear linear_of(const struct work *w, enum group g)
 		.parts = parts(g),
 		.forward = LORA_F1,
 		.backward = LORA_B1,
+		.x_stride = g == QKV || g == GATE_UP ? w->hidden + x_room(w) : 0,
 		.y = output_of(w),
 		.s = w->s,
 		.dy = d_output_of(w),
@@ -148,7 +164,7 @@ static void call_norm_forward(void *work)
 {
 	const struct work *w = work;
 	w->device->ops->norm_forward(w->device, NORM_RMS, w->n, w->hidden, w->x, w->delta, w->y, w->norm_weight, 1e-5f,
-		w->d_y, w->inverse_rms);
+		w->d_y, 0, w->inverse_rms);
 }
 
 static void call_norm_again(void *work)
@@ -355,10 +371,10 @@ static void place_weights(struct work *w)
 {
 	enum weight_storage plain = w->device->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
 	for (int g = 0; g < GROUPS; g++)
-		w->linear[g] = bench_weight(
-			&w->bench, outputs(w, g), columns(w, g), w->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD);
+		w->linear[g] = bench_weight(&w->bench, outputs(w, g), columns(w, g), w->storage,
+			WEIGHT_FORWARD | WEIGHT_BACKWARD, room_of(w, (enum group)g));
 	w->head = bench_weight(
-		&w->bench, w->vocabulary, w->hidden, plain, WEIGHT_FORWARD | WEIGHT_BACKWARD | WEIGHT_ROWS);
+		&w->bench, w->vocabulary, w->hidden, plain, WEIGHT_FORWARD | WEIGHT_BACKWARD | WEIGHT_ROWS, 0);
 	w->embedding = w->head;
 }
 
@@ -381,8 +397,8 @@ static int prepare(struct work *w, struct fault *f)
 	w->second = d->ops->alloc(d, w->parameter_count * sizeof(float));
 	void **const buffers[] = {&w->x, &w->delta, &w->y, &w->d_y, &w->qkv, &w->d_qkv, &w->attended, &w->d_attended,
 		&w->gate_up, &w->d_gate_up, &w->h, &w->d_h, &w->s, &w->ds};
-	const size_t widths[] = {w->hidden, w->hidden, w->hidden, w->hidden, outputs(w, QKV), outputs(w, QKV), w->query,
-		w->query, 2 * w->ffn, 2 * w->ffn, w->ffn, w->ffn, 3 * w->rank, 3 * w->rank};
+	const size_t widths[] = {w->hidden + x_room(w), w->hidden, w->hidden, w->hidden, outputs(w, QKV),
+		outputs(w, QKV), w->query, w->query, 2 * w->ffn, 2 * w->ffn, w->ffn, w->ffn, 3 * w->rank, 3 * w->rank};
 	for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
 		*buffers[i] = bench_act(b, n * widths[i]);
 	if (w->gradient_scale != NULL)

@@ -50,8 +50,8 @@ static int open_weights(struct run *r, struct fault *f)
 	for (enum variants_group g = 0; g < VARIANTS_GROUPS; g++) {
 		struct variants_shape shape;
 		variants_shape_of(&r->widths, 1, LORA_ALL, g, 1, true, &shape);
-		r->weight[g] =
-			bench_weight(&r->bench, shape.rows, shape.cols, r->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD);
+		r->weight[g] = bench_weight(
+			&r->bench, shape.rows, shape.cols, r->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, 0);
 	}
 	return device_sync(r->bench.device, f);
 }

@@ -20,7 +20,7 @@
 #include "base/err.h"
 
 /* Raised whenever anything in this header changes; a module built for another number is refused. */
-#define DEVICE_ABI 2
+#define DEVICE_ABI 3
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 
@@ -33,6 +33,7 @@ struct device {
 	size_t act_size; /* bytes of one activation element */
 	unsigned threads;
 	bool records;       /* replay() pays: callers pad micro-batches to few shapes and record them */
+	bool joins;         /* room behind inputs and weights pays: see struct lora_linear, x_stride */
 	struct fault fault; /* the first failure; code 0 while there is none */
 };
 
@@ -183,6 +184,10 @@ struct lora_linear {
 	struct lora_part part[LORA_PARTS_MAX];
 	enum lora_forward_order forward;
 	enum lora_backward_order backward;
+	/* Elements from token to token of x; 0: cols. What lies between a token's cols and the next token, and behind the last, is
+	 * lora_forward's own to overwrite: a device that joins writes x A^T there and scale * B into the weight's room, and so makes
+	 * LORA_F1 one product y = [x | x A^T] [W | scale B]^T where both have room for the ranks. */
+	size_t x_stride;
 	void *y; /* forward: act (N, rows), written */
 	/* act (N, ranks), ranks being the sum of the parts': x A^T, part beside part. Written by forward (NULL: nobody differentiates,
 	 * or backward shall compute it again), read by backward. */
@@ -310,17 +315,18 @@ struct device_ops {
 	void (*add)(struct device *d, void *y, const void *x, size_t n); /* act: y += x */
 
 	/* Weights. A bf16 device takes no WEIGHT_F32; other devices round to bf16 when asked to. uses: enum weight_use bits; a weight with
-	 * WEIGHT_ROWS is F32 or BF16. NULL after a failure. */
+	 * WEIGHT_ROWS is F32 or BF16. room: columns kept free behind each row for adapters (struct lora_linear, x_stride); devices that do
+	 * not join ignore it. NULL after a failure. */
 	struct weight *(*weight_new)(struct device *d, size_t rows, size_t cols, enum weight_storage storage,
-		unsigned uses, const struct weight_source *source);
+		unsigned uses, size_t room, const struct weight_source *source);
 	void (*weight_free)(struct device *d, struct weight *w); /* NULL is fine */
-	/* A new weight of the n listed (host indices) rows or columns, in the order of the list. */
+	/* A new weight of the n listed (host indices) rows or columns, in the order of the list; without room. */
 	struct weight *(*weight_slice)(
 		struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
 	/* Overwrites elements: host indices (row * cols + col) and values. Visible in every layout after weight_repack. */
 	void (*weight_write)(
 		struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n);
-	/* A new weight W + scale * B A, summed in f32 and rounded once. a (rank, cols), b (rows, rank). */
+	/* A new weight W + scale * B A without room, summed in f32 and rounded once. a (rank, cols), b (rows, rank). */
 	struct weight *(*weight_merged)(
 		struct device *d, const struct weight *w, const float *a, const float *b, size_t rank, float scale);
 	/* Makes all layouts agree after weight_write. */
@@ -352,10 +358,11 @@ struct device_ops {
 	/* out (N, C) = rows ids[t] of w (needs WEIGHT_ROWS or WEIGHT_FORWARD). An id outside the matrix is a failure. */
 	void (*embedding)(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out);
 
-	/* sum = x + delta (delta NULL: sum = x, and sum may be NULL); y = sum / rms(sum) * weight. sum may be x. inverse_rms (N), kept for
-	 * the backward. weight (C). Called again with delta NULL it recomputes y from the kept sum. */
+	/* sum = x + delta (delta NULL: sum = x, and sum may be NULL); y = sum / rms(sum) * weight, tokens of y being y_stride elements apart
+	 * (0: c; what lies between stays). sum may be x. inverse_rms (N), kept for the backward. weight (C). Called again with delta NULL it recomputes y from the kept sum. */
 	void (*norm_forward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x,
-		const void *delta, void *sum, const float *weight, float epsilon, void *y, float *inverse_rms);
+		const void *delta, void *sum, const float *weight, float epsilon, void *y, size_t y_stride,
+		float *inverse_rms);
 	/* dx (N, C) += gradient through the norm: dx holds the residual stream's gradient already. x is the kept sum. */
 	void (*norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,
 		const float *weight, const float *inverse_rms, void *dx);

@@ -12,6 +12,7 @@ struct walk {
 	const struct model_shape *shape;
 	const struct lora_layout *layout;
 	size_t act; /* bytes of an activation */
+	bool joins; /* as struct device */
 	size_t layers;
 };
 
@@ -146,6 +147,13 @@ static void place_batch(struct activations *a, const struct walk *w)
 	}
 }
 
+/* The two groups that read normed take turns with its room. */
+static size_t normed_room(const struct walk *w)
+{
+	size_t qkv = variants_group_room(w->layout, VARIANTS_QKV);
+	return w->joins ? larger(qkv, variants_group_room(w->layout, VARIANTS_GATE_UP)) : 0;
+}
+
 static void place_all(struct activations *a, const struct walk *w)
 {
 	const struct model_shape *shape = w->shape;
@@ -157,7 +165,8 @@ static void place_all(struct activations *a, const struct walk *w)
 		place_shared_layers(a, w);
 	a->residual_out = take(a, n * shape->hidden, w->act);
 	a->inverse_rms = take(a, n, sizeof(float));
-	a->normed = take(a, n * shape->hidden, w->act);
+	a->normed_stride = shape->hidden + normed_room(w);
+	a->normed = take(a, n * a->normed_stride, w->act);
 	a->delta = take(a, n * larger(shape->hidden, query_of(shape)), w->act);
 	a->h = take(a, n * larger(shape->intermediate, qkv_of(shape)), w->act);
 	if (a->use == ACTIVATIONS_TRAIN) {
@@ -170,11 +179,14 @@ static void place_all(struct activations *a, const struct walk *w)
 
 static const struct lora_layout no_adapter;
 
-void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size,
+void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size, bool joins,
 	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions, struct activations_bytes *out)
 {
-	struct walk w = {
-		.shape = shape, .layout = layout ? layout : &no_adapter, .act = act_size, .layers = shape->layers};
+	struct walk w = {.shape = shape,
+		.layout = layout ? layout : &no_adapter,
+		.act = act_size,
+		.joins = joins,
+		.layers = shape->layers};
 	struct activations a = {.use = use, .mode = mode, .tokens = tokens, .positions = positions};
 	a.layers = must_calloc(shape->layers, sizeof *a.layers);
 	place_all(&a, &w);
@@ -205,8 +217,11 @@ int activations_plan(struct activations *a, struct device *d, const struct model
 	const struct lora_layout *layout, enum activations_use use, enum memory_mode mode, size_t tokens,
 	size_t positions, struct fault *f)
 {
-	struct walk w = {
-		.shape = shape, .layout = layout ? layout : &no_adapter, .act = d->act_size, .layers = shape->layers};
+	struct walk w = {.shape = shape,
+		.layout = layout ? layout : &no_adapter,
+		.act = d->act_size,
+		.joins = d->joins,
+		.layers = shape->layers};
 	*a = (struct activations){.device = d, .use = use, .mode = mode, .tokens = tokens, .positions = positions};
 	a->layers = must_calloc(shape->layers, sizeof *a->layers);
 	place_all(a, &w);

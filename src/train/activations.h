@@ -59,7 +59,8 @@ struct activations {
 	struct saved *layers;
 	void *residual_out; /* (N, hidden) after the last layer */
 	float *inverse_rms; /* (N) of the norm computed last */
-	void *normed;       /* (N, hidden) what a norm put out */
+	void *normed; /* (N, hidden) what a norm put out; tokens normed_stride apart while a linear reads it, else dense */
+	size_t normed_stride; /* elements, room for s of the linears included where the device joins */
 	void *delta; /* (N, hidden or query): what attention or MLP add to the residual stream; backward: gradient of
 			     * normed, and of what attention put out */
 	void *h;     /* (N, ffn): silu(gate) * up; backward: first its gradient, then the gradients of q, k, v */
@@ -78,8 +79,8 @@ struct activations {
 	float *cosine, *sine;   /* (positions, head_size / 2) */
 };
 
-/* What a plan takes, without a device. layout NULL: no adapter. */
-void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size,
+/* What a plan takes, without a device; joins as struct device has it. layout NULL: no adapter. */
+void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size, bool joins,
 	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions,
 	struct activations_bytes *out);
 

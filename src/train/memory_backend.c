@@ -11,6 +11,12 @@ static bool is_cuda(const struct memory_request *r)
 	return !strncmp(r->device, "cuda", 4);
 }
 
+/* gpu/device.cu */
+static bool joins(const struct memory_request *r)
+{
+	return is_cuda(r) && r->act == DTYPE_BF16;
+}
+
 static size_t larger(size_t a, size_t b)
 {
 	return a > b ? a : b;
@@ -57,8 +63,19 @@ static enum weight_storage storage_of(const struct memory_request *r, const stru
 	return r->storage;
 }
 
+/* Columns that a bf16 weight keeps free behind its rows (weights.c). */
+static size_t room_of(const struct memory_request *r, const struct model_tensor *t)
+{
+	enum variants_group group = VARIANTS_GROUPS;
+	if (strstr(t->name, "q_proj") || strstr(t->name, "k_proj") || strstr(t->name, "v_proj"))
+		group = VARIANTS_QKV;
+	else if (strstr(t->name, "gate_proj") || strstr(t->name, "up_proj"))
+		group = VARIANTS_GATE_UP;
+	return joins(r) && group < VARIANTS_GROUPS ? variants_group_room(r->layout, group) : 0;
+}
+
 /* gpu/weight.cu: one copy, but of FP8. */
-static size_t cuda_weight(enum weight_storage storage, const struct model_tensor *t, unsigned uses)
+static size_t cuda_weight(enum weight_storage storage, const struct model_tensor *t, unsigned uses, size_t room)
 {
 	size_t n = t->rows * t->cols;
 	switch (storage) {
@@ -73,7 +90,7 @@ static size_t cuda_weight(enum weight_storage storage, const struct model_tensor
 	case WEIGHT_BF16:
 		break;
 	}
-	return n * 2;
+	return t->rows * (t->cols + room) * 2;
 }
 
 /* src/compute/cpu/weight.c: a copy packed for oneDNN for each direction, and where its rows and columns lie. */
@@ -86,7 +103,7 @@ static size_t cpu_weight(const struct memory_request *r, const struct model_tens
 
 size_t memory_weight(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
 {
-	return is_cuda(r) ? cuda_weight(storage_of(r, t, uses), t, uses) : cpu_weight(r, t, uses);
+	return is_cuda(r) ? cuda_weight(storage_of(r, t, uses), t, uses, room_of(r, t)) : cpu_weight(r, t, uses);
 }
 
 /* ---- activations ---- */
@@ -94,8 +111,8 @@ size_t memory_weight(const struct memory_request *r, const struct model_tensor *
 void memory_activations(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
 {
 	struct activations_bytes b;
-	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), ACTIVATIONS_TRAIN, mode, r->tokens,
-		r->longest, &b);
+	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), joins(r), ACTIVATIONS_TRAIN, mode,
+		r->tokens, r->longest, &b);
 	out->layer = b.layer;
 	out->kept = b.kept;
 	out->shared = b.shared;
@@ -135,7 +152,10 @@ static size_t cuda_logits(const struct memory_request *r)
 static size_t cuda_plain_weight(const struct memory_request *r)
 {
 	const struct lora_widths *w = &r->layout->widths;
-	size_t linears = larger(larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden, w->query * w->hidden);
+	size_t room = joins(r) && r->storage == WEIGHT_BF16 ? larger(variants_group_room(r->layout, VARIANTS_QKV),
+								      variants_group_room(r->layout, VARIANTS_GATE_UP))
+							    : 0;
+	size_t linears = larger(larger(w->query + 2 * w->key, 2 * w->ffn) * (w->hidden + room), w->query * w->hidden);
 	bool unpacked = r->storage == WEIGHT_NF4 || r->storage == WEIGHT_STORED;
 	size_t elements = unpacked || r->merged ? linears : 0;
 	return elements * dtype_size(r->act);

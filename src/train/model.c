@@ -52,6 +52,8 @@ static void describe_parts(
 static struct lora_linear describe(const struct model *m, const struct pass *p, size_t layer, enum variants_group group)
 {
 	struct lora_linear linear = {.weight = m->weights->blocks[layer].linear[group]};
+	if (group == VARIANTS_QKV || group == VARIANTS_GATE_UP)
+		linear.x_stride = m->activations.normed_stride;
 	if (!p->adapter)
 		return linear;
 	linear.scale = lora_scale(m->layout);
@@ -108,22 +110,22 @@ static struct rope rope_of(const struct model *m)
 	};
 }
 
-/* y = norm(x) * weight, x being kept where it is. */
+/* normed = norm(x) * weight for a linear to read, x being kept where it is. */
 static void norm(struct model *m, size_t n, const void *x, const float *weight)
 {
 	struct activations *a = &m->activations;
 	const struct model_shape *shape = &m->weights->shape;
 	m->device->ops->norm_forward(m->device, NORM_RMS, n, shape->hidden, x, NULL, NULL, weight, shape->norm_epsilon,
-		a->normed, a->inverse_rms);
+		a->normed, a->normed_stride, a->inverse_rms);
 }
 
-/* sum = x + delta; normed = norm(sum) * weight. */
-static void add_and_norm(struct model *m, size_t n, const void *x, void *sum, const float *weight)
+/* sum = x + delta; normed = norm(sum) * weight, its tokens stride apart. */
+static void add_and_norm(struct model *m, size_t n, const void *x, void *sum, const float *weight, size_t stride)
 {
 	struct activations *a = &m->activations;
 	const struct model_shape *shape = &m->weights->shape;
 	m->device->ops->norm_forward(m->device, NORM_RMS, n, shape->hidden, x, a->delta, sum, weight,
-		shape->norm_epsilon, a->normed, a->inverse_rms);
+		shape->norm_epsilon, a->normed, stride, a->inverse_rms);
 }
 
 /* normed -> attended = what attention makes of it. */
@@ -196,13 +198,14 @@ static void forward(struct model *m, const struct pass *p)
 		if (layer == 0)
 			norm(m, n, saved->residual, block->input_norm);
 		else
-			add_and_norm(m, n, a->layers[layer - 1].middle, saved->residual, block->input_norm);
+			add_and_norm(m, n, a->layers[layer - 1].middle, saved->residual, block->input_norm,
+				a->normed_stride);
 		attention_forward(m, p, layer);
-		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm);
+		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm, a->normed_stride);
 		mlp_forward(m, p, layer);
 		activations_keep_layer(a, layer);
 	}
-	add_and_norm(m, n, a->layers[last].middle, a->residual_out, w->final_norm);
+	add_and_norm(m, n, a->layers[last].middle, a->residual_out, w->final_norm, 0);
 }
 
 /* Brings back what the memory mode did not keep of a layer; normed is then the MLP's input again. */
@@ -216,7 +219,7 @@ static void restore(struct model *m, const struct pass *p, size_t layer)
 	if (memory_mode_blocks(a->mode)) {
 		norm(m, n, saved->residual, block->input_norm);
 		attention_forward(m, p, layer);
-		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm);
+		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm, a->normed_stride);
 	} else {
 		norm(m, n, saved->middle, block->attention_norm);
 	}

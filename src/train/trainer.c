@@ -216,6 +216,7 @@ static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
 		.cache = c->cache};
 	struct weights_config weights = {.storage = trainer_storage(c->base_dtype),
 		.backward = t->data,
+		.layout = &t->layout,
 		.progress = c->progress,
 		.progress_self = c->progress_self};
 	struct lora_widths widths;

@@ -55,6 +55,22 @@ size_t variants_ranks(const struct lora_layout *layout, enum variants_group grou
 	return layout->rank * (size_t)__builtin_popcount(layout->targets & mask);
 }
 
+size_t variants_room(size_t rank, size_t adapters)
+{
+	enum { LINE = 64 }; /* bf16 elements */
+	/* What gpu/lora_skinny.cu takes. */
+	bool joins = rank % 8 == 0 && rank <= 32 && rank * adapters <= 96;
+	return joins ? (rank * adapters + LINE - 1) / LINE * LINE : 0;
+}
+
+size_t variants_group_room(const struct lora_layout *layout, enum variants_group group)
+{
+	bool joins = group == VARIANTS_QKV || group == VARIANTS_GATE_UP; /* both read what a norm put out */
+	return layout && layout->rank && joins
+		       ? variants_room(layout->rank, variants_ranks(layout, group) / layout->rank)
+		       : 0;
+}
+
 void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,
 	size_t tokens, bool dx, struct variants_shape *out)
 {

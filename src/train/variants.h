@@ -61,6 +61,12 @@ const char *variants_group_name(enum variants_group group);
 size_t variants_targets(enum variants_group group, enum lora_target *first);
 /* Sum of the ranks of a group's adapters. */
 size_t variants_ranks(const struct lora_layout *layout, enum variants_group group);
+/* Elements kept free behind each token of an input and each row of its weight on a device that joins (struct lora_linear, x_stride), for
+ * `adapters` of a rank side by side: their ranks, rounded up so that rows of the usual widths stay on whole lines of 128 bytes. 0: ranks that
+ * no device joins. */
+size_t variants_room(size_t rank, size_t adapters);
+/* The same of a group: 0 too for those whose input has no room. layout NULL: no adapter. */
+size_t variants_group_room(const struct lora_layout *layout, enum variants_group group);
 
 /* The group of a model with this adapter. */
 void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,

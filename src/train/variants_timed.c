@@ -23,7 +23,7 @@ static const double sample_seconds = 1e-3, long_seconds = 20e-3;
 struct bench {
 	struct device *device;
 	void *own;                  /* what had to be allocated */
-	void *x;                    /* (N, cols) */
+	void *x;                    /* (N, cols), with room where the device joins */
 	void *y;                    /* (N, rows), and dy */
 	void *dx;                   /* (N, cols) */
 	void *s;                    /* (N, ranks) */
@@ -46,10 +46,21 @@ static size_t aligned(size_t bytes)
 	return (bytes + 255) / 256 * 256;
 }
 
+/* Elements from token to token of x, as the model has them; a weight without room makes no use of it. */
+static size_t x_stride(const struct device *d, const struct variants_shape *v)
+{
+	size_t rank = 0, adapters = 0;
+	for (size_t i = 0; i < v->parts; i++) {
+		rank = v->part[i].rank > rank ? v->part[i].rank : rank;
+		adapters += v->part[i].rank != 0;
+	}
+	return v->cols + (d->joins ? variants_room(rank, adapters) : 0);
+}
+
 static size_t cut(const struct device *d, const struct variants_shape *v, size_t ranks, char *at, struct bench *b)
 {
 	size_t n = v->tokens, act = d->act_size;
-	size_t x = aligned(n * v->cols * act), y = aligned(n * v->rows * act), s = aligned(n * ranks * act);
+	size_t x = aligned(n * x_stride(d, v) * act), y = aligned(n * v->rows * act), s = aligned(n * ranks * act);
 	if (at) {
 		b->x = at;
 		b->dx = at + x;
@@ -125,8 +136,9 @@ static int bench_new(struct bench *b, struct device *d, const struct weight *w, 
 		return rc;
 	}
 	cut(d, v, ranks, scratch, b);
-	fill(d, b->x, v->tokens * v->cols);
+	fill(d, b->x, v->tokens * x_stride(d, v));
 	describe(b, w, v);
+	b->linear.x_stride = x_stride(d, v);
 	return 0;
 }
 
@@ -229,7 +241,7 @@ static int fastest(struct device *d, const struct weight *w, const struct varian
 
 /* ---- the file ---- */
 
-#define CACHE_HEADER "sakiori variants 1 " PACKAGE_VERSION "\n"
+#define CACHE_HEADER "sakiori variants 2 " PACKAGE_VERSION "\n"
 #define CACHE_LIMIT ((size_t)1 << 20)
 
 /* What a measurement depends on. No card's name is known here; cards that differ differ in their memory, down to the byte. */

@@ -104,8 +104,8 @@ static enum weight_blocks blocks_of(const struct stack *s)
 }
 
 /* Values that the device makes by their rule are never read: what the progress lacks is made up for. */
-static int load_stack(
-	struct weights *w, struct stack *s, enum weight_storage storage, unsigned uses, struct weight **out)
+static int load_stack(struct weights *w, struct stack *s, enum weight_storage storage, unsigned uses, size_t room,
+	struct weight **out)
 {
 	struct loading *l = s->loading;
 	struct weight_source source = {.fill = read_rows, .fill_stored = read_stored, .self = s};
@@ -120,7 +120,7 @@ static int load_stack(
 		source.seed = random.seed;
 		source.stream = random.stream;
 	}
-	*out = ops->weight_new(w->device, s->rows, s->cols, storage, uses, &source);
+	*out = ops->weight_new(w->device, s->rows, s->cols, storage, uses, room, &source);
 	if (!*out) {
 		struct fault sticky = {0};
 		int rc = device_sync(w->device, &sticky);
@@ -144,7 +144,7 @@ static int load_matrix(struct weights *w, struct loading *l, const char *name, u
 		return rc;
 	s.rows = s.tensors[0]->rows;
 	s.cols = s.tensors[0]->cols;
-	return load_stack(w, &s, l->config->storage == WEIGHT_F32 ? WEIGHT_F32 : WEIGHT_BF16, uses, out);
+	return load_stack(w, &s, l->config->storage == WEIGHT_F32 ? WEIGHT_F32 : WEIGHT_BF16, uses, 0, out);
 }
 
 static int load_group(struct weights *w, struct loading *l, size_t layer, enum variants_group group, unsigned uses,
@@ -161,7 +161,8 @@ static int load_group(struct weights *w, struct loading *l, size_t layer, enum v
 		s.rows += s.tensors[i]->rows;
 		s.cols = s.tensors[i]->cols;
 	}
-	return load_stack(w, &s, l->config->storage, uses, out);
+	size_t room = w->device->joins ? variants_group_room(l->config->layout, group) : 0;
+	return load_stack(w, &s, l->config->storage, uses, room, out);
 }
 
 static int load_vector(struct weights *w, struct loading *l, const char *name, float **out)

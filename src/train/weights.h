@@ -36,7 +36,8 @@ struct weights_config {
 	/* Of the linears. Embedding and head are floats: bf16, or f32 under WEIGHT_F32; and so are linears whose stored
 	 * blocks are of no kind, or of several kinds, that a device unpacks. */
 	enum weight_storage storage;
-	bool backward; /* gradients will be taken: keep the transposed layouts too */
+	bool backward;                    /* gradients will be taken: keep the transposed layouts too */
+	const struct lora_layout *layout; /* of the adapter for which a device that joins keeps room; NULL: none */
 	void (*progress)(
 		void *self, const char *what, size_t done, size_t total); /* "model", in bytes as read; may be NULL */
 	void *progress_self;

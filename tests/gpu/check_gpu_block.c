@@ -31,17 +31,17 @@ static void check_norm(struct pair *p, size_t n, size_t c, size_t shift)
 		struct device *d = p->device[side];
 		const float *w = weight.at[side];
 		d->ops->norm_forward(
-			d, NORM_RMS, n, c, x.at[side], NULL, NULL, w, EPSILON, y[0].at[side], inverse[0].at[side]);
+			d, NORM_RMS, n, c, x.at[side], NULL, NULL, w, EPSILON, y[0].at[side], 0, inverse[0].at[side]);
 		d->ops->norm_forward(d, NORM_RMS, n, c, x.at[side], delta.at[side], sum.at[side], w, EPSILON,
-			y[1].at[side], inverse[1].at[side]);
+			y[1].at[side], 0, inverse[1].at[side]);
 		/* the backward at a sum that both devices hold alike */
 		d->ops->norm_backward(d, NORM_RMS, n, c, dy.at[side], x.at[side], w, inverse[0].at[side], dx.at[side]);
 		d->ops->norm_forward(d, NORM_RMS, n, c, in_place.at[side], delta.at[side], in_place.at[side], w,
-			EPSILON, y[2].at[side], inverse[2].at[side]);
-		d->ops->norm_forward(d, NORM_RMS, n, c, x.at[side], NULL, copied.at[side], w, EPSILON, y[3].at[side],
+			EPSILON, y[2].at[side], 0, inverse[2].at[side]);
+		d->ops->norm_forward(d, NORM_RMS, n, c, x.at[side], NULL, copied.at[side], w, EPSILON, y[3].at[side], 0,
 			inverse[3].at[side]);
 		d->ops->norm_forward(
-			d, NORM_RMS, n, c, sum.at[side], NULL, NULL, w, EPSILON, y[4].at[side], inverse[4].at[side]);
+			d, NORM_RMS, n, c, sum.at[side], NULL, NULL, w, EPSILON, y[4].at[side], 0, inverse[4].at[side]);
 	}
 	static const char *const names[] = {"y alone", "y", "y in place", "y beside a copy", "y again"};
 	for (int i = 0; i < 5; i++) {
@@ -56,8 +56,17 @@ static void check_norm(struct pair *p, size_t n, size_t c, size_t shift)
 	struct both quiet = pair_output(p, PAIR_ACT, size);
 	for (int side = 0; side < PAIR_SIDES; side++)
 		p->device[side]->ops->norm_forward(p->device[side], NORM_RMS, n, c, x.at[side], NULL, NULL,
-			weight.at[side], EPSILON, quiet.at[side], NULL);
+			weight.at[side], EPSILON, quiet.at[side], 0, NULL);
 	pair_near(p, quiet, rounding, "y without statistic");
+	/* tokens apart: what lies between them stays */
+	static const size_t gaps[] = {8, 3};
+	for (int i = 0; i < 2; i++) {
+		struct both wide = pair_values(p, PAIR_ACT, 6, n * (c + gaps[i]), 1);
+		for (int side = 0; side < PAIR_SIDES; side++)
+			p->device[side]->ops->norm_forward(p->device[side], NORM_RMS, n, c, x.at[side], delta.at[side],
+				sum.at[side], weight.at[side], EPSILON, wide.at[side], c + gaps[i], NULL);
+		pair_near(p, wide, rounding, "y with tokens apart");
+	}
 }
 
 START_TEST(norms_of_every_width_match)
@@ -180,7 +189,7 @@ static double norm_loss(struct pair *p, void *self)
 	const struct difference *s = self;
 	struct device *d = p->device[PAIR_GPU];
 	d->ops->norm_forward(d, NORM_RMS, s->n, s->c, s->x.at[PAIR_GPU], NULL, NULL, s->weight.at[PAIR_GPU], EPSILON,
-		s->y.at[PAIR_GPU], NULL);
+		s->y.at[PAIR_GPU], 0, NULL);
 	return pair_dot(p, s->y, s->dy);
 }
 
@@ -221,7 +230,7 @@ START_TEST(gradients_are_those_of_finite_differences)
 	s.dy = pair_values(&p, PAIR_F32, 3, 4 * 23, 1);
 	s.y = pair_output(&p, PAIR_F32, 4 * 23);
 	d->ops->norm_forward(d, NORM_RMS, 4, 23, s.x.at[PAIR_GPU], NULL, NULL, s.weight.at[PAIR_GPU], EPSILON,
-		s.y.at[PAIR_GPU], inverse.at[PAIR_GPU]);
+		s.y.at[PAIR_GPU], 0, inverse.at[PAIR_GPU]);
 	d->ops->norm_backward(d, NORM_RMS, 4, 23, s.dy.at[PAIR_GPU], s.x.at[PAIR_GPU], s.weight.at[PAIR_GPU],
 		inverse.at[PAIR_GPU], dx.at[PAIR_GPU]);
 	pair_differences(&p, norm_loss, &s, s.x, dx, 0x1p-6, 1e-3, "dx of the norm by differences");
@@ -263,7 +272,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	w = pair_values(&p, PAIR_F32, 1, 4, 1);
 	d = p.device[PAIR_GPU];
 	d->ops->norm_forward(
-		d, (enum norm_kind)9, 1, 4, x.at[PAIR_GPU], NULL, NULL, w.at[PAIR_GPU], 1, x.at[PAIR_GPU], NULL);
+		d, (enum norm_kind)9, 1, 4, x.at[PAIR_GPU], NULL, NULL, w.at[PAIR_GPU], 1, x.at[PAIR_GPU], 0, NULL);
 	pair_refused(&p, SAKIORI_EUNSUPPORTED, "an unknown norm");
 	pair_close(&p);
 }

@@ -25,6 +25,8 @@ struct lora_case {
 	const uint32_t *offsets; /* asks for the rows' squares */
 	size_t packed_rows;
 	size_t shift;
+	size_t gap;  /* elements between the tokens of x */
+	size_t room; /* behind the weight's rows */
 };
 
 struct lora_buffers {
@@ -58,9 +60,11 @@ static void make_lora(struct pair *p, const struct lora_case *c, struct lora_buf
 	}
 	if (!c->parts)
 		m->rows = c->rows[0];
+	p->room = c->room;
 	m->w = pair_weight(p, 1, m->rows, c->cols, WEIGHT_FORWARD | WEIGHT_BACKWARD);
+	p->room = 0;
 	p->shift = c->shift;
-	m->x = pair_values(p, PAIR_ACT, 2, c->n * c->cols, 1);
+	m->x = pair_values(p, PAIR_ACT, 2, c->n * (c->cols + c->gap), 1);
 	m->dy = pair_values(p, PAIR_ACT, 3, c->n * m->rows, 1);
 	m->bias = pair_values(p, PAIR_F32, 4, m->rows, 1);
 	for (size_t i = 0; i < c->parts; i++) {
@@ -100,6 +104,7 @@ static void call_lora(struct pair *p, const struct lora_case *c, const struct lo
 		.parts = c->parts,
 		.forward = c->forward,
 		.backward = c->backward,
+		.x_stride = c->gap ? c->cols + c->gap : 0,
 		.y = m->y.at[side],
 		.s = c->no_s ? NULL : m->s.at[side],
 		.dy = m->dy.at[side],
@@ -131,12 +136,12 @@ static void check_lora(struct pair *p, const struct lora_case *c)
 	pair_case(p,
 		"n %zu cols %zu parts %zu rows %zu %zu %zu ranks %zu %zu %zu F%d B%c%s%s%s%s%s%s%s%s%s hook %d listed "
 		"%zu "
-		"packed %zu shift %zu",
+		"packed %zu shift %zu gap %zu room %zu",
 		c->n, c->cols, c->parts, c->rows[0], c->rows[1], c->rows[2], c->rank[0], c->rank[1], c->rank[2],
 		c->forward == LORA_F1 ? 1 : 2, "145"[c->backward], c -> no_s ? " no_s" : "", c->no_ds ? " no_ds" : "",
 		c->no_dx ? " no_dx" : "", c->late_a ? " late_a" : "", c->accumulate ? " accumulate" : "",
 		c->no_bias ? " no_bias" : "", c->no_grad_a ? " no_grad_a" : "", c->no_grad_b ? " no_grad_b" : "",
-		c->index ? " index" : "", (int)c->hook, c->index_count, c->packed_rows, c->shift);
+		c->index ? " index" : "", (int)c->hook, c->index_count, c->packed_rows, c->shift, c->gap, c->room);
 	make_lora(p, c, &m);
 	for (int side = 0; side < PAIR_SIDES; side++)
 		call_lora(p, c, &m, side);
@@ -377,23 +382,133 @@ START_TEST(each_rows_gradient_norm_is_told)
 }
 END_TEST
 
+/* With room for the ranks behind tokens and rows, with too little of it, and with what the joined product does not take: all is the same. */
+START_TEST(room_behind_tokens_and_rows_changes_nothing)
+{
+	static const uint32_t listed[] = {1, 2, 9}, offsets[] = {0, 1, 6, 6, 10};
+	static const struct lora_case cases[] = {
+		{.n = 37,
+			.cols = 576,
+			.parts = 3,
+			.rows = {576, 192, 192},
+			.rank = {16, 16, 16},
+			.gap = 64,
+			.room = 64},
+		{.n = 260,
+			.cols = 576,
+			.parts = 3,
+			.rows = {576, 192, 192},
+			.rank = {16, 16, 16},
+			.gap = 48,
+			.room = 48},
+		{.n = 130, .cols = 576, .parts = 2, .rows = {1536, 1536}, .rank = {16, 16}, .gap = 64, .room = 32},
+		{.n = 1,
+			.cols = 4096,
+			.parts = 3,
+			.rows = {512, 128, 128},
+			.rank = {16, 16, 16},
+			.gap = 64,
+			.room = 64},
+		{.n = 5, .cols = 2048, .parts = 3, .rows = {256, 64, 64}, .rank = {32, 32, 32}, .gap = 128, .room = 96},
+		{.n = 200,
+			.cols = 64,
+			.parts = 4,
+			.rows = {24, 8, 16, 40},
+			.rank = {8, 0, 16, 8},
+			.gap = 32,
+			.room = 32},
+		{.n = 37, .cols = 64, .parts = 3, .rows = {24, 8, 16}, .rank = {0, 0, 8}, .gap = 8, .room = 8},
+		{.n = 37, .cols = 64, .parts = 3, .rows = {24, 8, 16}, .rank = {8, 8, 8}, .gap = 16, .room = 24},
+		{.n = 37, .cols = 64, .parts = 3, .rows = {24, 8, 16}, .rank = {8, 8, 8}, .gap = 24, .room = 16},
+		{.n = 37, .cols = 64, .parts = 3, .rows = {24, 8, 16}, .rank = {3, 5, 1}, .gap = 64, .room = 64},
+		{.n = 7, .cols = 64, .parts = 2, .rows = {40, 24}, .rank = {8, 8}, .gap = 16, .room = 16, .shift = 3},
+		{.n = 7, .cols = 23, .parts = 2, .rows = {17, 9}, .rank = {8, 8}, .gap = 19, .room = 16},
+		{.n = 7, .cols = 40, .parts = 0, .rows = {9}, .gap = 8, .room = 8},
+		{.n = 0, .cols = 64, .parts = 1, .rows = {24}, .rank = {8}, .gap = 8, .room = 8},
+		{.n = 10, .cols = 64, .parts = 1, .rows = {24}, .rank = {8}, .gap = 8, .room = 8, .late_a = true},
+		{.n = 10,
+			.cols = 64,
+			.parts = 2,
+			.rows = {24, 17},
+			.rank = {8, 8},
+			.gap = 16,
+			.room = 16,
+			.index = listed,
+			.index_count = 3},
+		{.n = 10,
+			.cols = 64,
+			.parts = 2,
+			.rows = {24, 16},
+			.rank = {8, 8},
+			.gap = 16,
+			.room = 16,
+			.offsets = offsets,
+			.packed_rows = 4},
+		{.n = 10,
+			.cols = 64,
+			.parts = 1,
+			.rows = {24},
+			.rank = {8},
+			.gap = 8,
+			.room = 8,
+			.hook = WEIGHT_GRADIENT_DENSE},
+		{.n = 10,
+			.cols = 64,
+			.parts = 1,
+			.rows = {24},
+			.rank = {8},
+			.gap = 8,
+			.room = 8,
+			.hook = WEIGHT_GRADIENT_SKETCHED},
+		{.n = 10,
+			.cols = 64,
+			.parts = 1,
+			.rows = {24},
+			.rank = {8},
+			.gap = 8,
+			.room = 8,
+			.hook = WEIGHT_GRADIENT_INDEXED},
+	};
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+		for (unsigned bits = 0; bits < 4; bits++)
+			for (int order = 0; order < 4; order++) {
+				struct lora_case c = cases[k];
+				c.no_bias = !(bits & 1);
+				c.no_s = bits & 2 && !c.late_a;
+				c.forward = order == 3 ? LORA_F2 : LORA_F1;
+				c.backward = order == 1 && !c.late_a ? LORA_B4 : order == 2 ? LORA_B5 : LORA_B1;
+				check_lora(&p, &c);
+			}
+	pair_close(&p);
+}
+END_TEST
+
 /* An adapter early in training adds about a thousandth of what the base gives, less than half a last place of bf16. Rounded once, the
  * sum still holds it on the average over many elements; rounded before the addition, it would be gone everywhere. */
 START_TEST(an_adapter_far_smaller_than_the_base_still_counts)
 {
-	static const size_t shapes[][4] = {{128, 32, 64, 2}, {256, 576, 576, 16}};
+	static const size_t shapes[][5] = {{128, 32, 64, 2, 0}, {256, 576, 576, 16, 0}, {256, 576, 576, 16, 64}};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
-	for (int k = 0; k < 2; k++) {
-		size_t n = shapes[k][0], cols = shapes[k][1], rows = shapes[k][2], rank = shapes[k][3];
-		pair_case(&p, "a small adapter, cols %zu", cols);
+	for (int k = 0; k < 3; k++) {
+		size_t n = shapes[k][0], cols = shapes[k][1], rows = shapes[k][2], rank = shapes[k][3],
+		       room = shapes[k][4];
+		pair_case(&p, "a small adapter, cols %zu, room %zu", cols, room);
+		p.room = room;
 		struct both_weights w = pair_weight(&p, 1, rows, cols, WEIGHT_FORWARD);
-		struct both x = pair_values(&p, PAIR_ACT, 2, n * cols, 1), y = pair_output(&p, PAIR_ACT, n * rows),
+		struct both x = pair_values(&p, PAIR_ACT, 2, n * (cols + room), 1),
+			    y = pair_output(&p, PAIR_ACT, n * rows),
 			    a = pair_values(&p, PAIR_F32, 3, rank * cols, sqrtf(3.0f / (float)cols)),
 			    b = pair_values(&p, PAIR_F32, 4, rows * rank, sqrtf(3.0f / (float)rank));
 		struct device *d = p.device[PAIR_GPU], *cpu = p.device[PAIR_CPU];
 		struct tokens t = {.count = n};
-		struct lora_linear l = {.weight = w.at[PAIR_GPU], .scale = 1e-3f, .y = y.at[PAIR_GPU], .parts = 1};
+		struct lora_linear l = {.weight = w.at[PAIR_GPU],
+			.scale = 1e-3f,
+			.x_stride = cols + room,
+			.y = y.at[PAIR_GPU],
+			.parts = 1};
 		l.part[0] = (struct lora_part){.rows = rows};
 		d->ops->lora_forward(d, &t, x.at[PAIR_GPU], &l);
 		double *without = pair_read(&p, y, PAIR_GPU), along = 0, all = 0;
@@ -493,6 +608,7 @@ int main(void)
 		what_is_not_wanted_is_left_out,
 		the_frozen_weights_gradient_comes_dense_sketched_or_at_indices,
 		each_rows_gradient_norm_is_told,
+		room_behind_tokens_and_rows_changes_nothing,
 		an_adapter_far_smaller_than_the_base_still_counts,
 		gradients_are_those_of_finite_differences,
 	};

@@ -108,7 +108,7 @@ static struct both_weights pack(struct pair *p, enum kind kind, struct tensor *t
 	struct both_weights w = {.rows = t->rows, .cols = t->cols};
 	struct weight_source source = {
 		.fill = fill, .fill_stored = t->blocks ? fill_stored : NULL, .blocks = kinds[kind].blocks, .self = t};
-	w.at[PAIR_GPU] = d->ops->weight_new(d, t->rows, t->cols, kinds[kind].storage, USES, &source);
+	w.at[PAIR_GPU] = d->ops->weight_new(d, t->rows, t->cols, kinds[kind].storage, USES, 0, &source);
 	pair_take_weight(p, PAIR_GPU, w.at[PAIR_GPU]);
 	*read = must_calloc(t->rows * t->cols, sizeof **read);
 	if (w.at[PAIR_GPU])
@@ -410,7 +410,7 @@ START_TEST(values_that_the_device_draws_are_packed_as_those_it_is_given)
 				.normals = given ? NULL : normals,
 				.seed = 3,
 				.stream = 4};
-			struct weight *w = d->ops->weight_new(d, R, C, kinds[kind].storage, USES, &source);
+			struct weight *w = d->ops->weight_new(d, R, C, kinds[kind].storage, USES, 0, &source);
 			pair_take_weight(&p, PAIR_GPU, w);
 			read[given] = must_calloc(R * C, sizeof(float));
 			if (w)
@@ -437,13 +437,13 @@ START_TEST(what_a_kind_cannot_hold_is_refused)
 									     .self = &t};
 	pair_case(&p, "blocks that the file does not have");
 	struct device *d = p.device[PAIR_GPU];
-	if (d->ops->weight_new(d, 8, 64, WEIGHT_STORED, USES, &no_blocks))
+	if (d->ops->weight_new(d, 8, 64, WEIGHT_STORED, USES, 0, &no_blocks))
 		pair_wrong(&p, "a weight was made");
 	pair_refused(&p, SAKIORI_EUNSUPPORTED, "blocks that the file does not have");
 	for (int storage = WEIGHT_FP8; storage <= WEIGHT_STORED; storage++) {
 		pair_case(&p, "an embedding in storage %d", storage);
 		d = p.device[PAIR_GPU];
-		if (d->ops->weight_new(d, 8, 64, (enum weight_storage)storage, USES | WEIGHT_ROWS, &with_blocks))
+		if (d->ops->weight_new(d, 8, 64, (enum weight_storage)storage, USES | WEIGHT_ROWS, 0, &with_blocks))
 			pair_wrong(&p, "a weight was made");
 		pair_refused(&p, SAKIORI_EUNSUPPORTED, "a packed embedding");
 	}

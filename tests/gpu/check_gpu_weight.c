@@ -84,13 +84,15 @@ START_TEST(a_weight_reads_back_and_multiplies_as_what_was_put_in)
 		WEIGHT_ROWS, WEIGHT_FORWARD | WEIGHT_BACKWARD};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
-	for (int i = 0; i < 7; i++)
+	for (int i = 0; i < 14; i++)
 		for (int k = 0; k < 5; k++)
 			for (int storage = WEIGHT_F32; storage <= WEIGHT_BF16; storage++) {
-				size_t rows = shapes[i][0], cols = shapes[i][1];
+				size_t rows = shapes[i % 7][0], cols = shapes[i % 7][1];
+				p.room = i < 7 ? 0 : 24;
 				if (storage == WEIGHT_F32 && p.act == DTYPE_BF16)
 					continue;
-				pair_case(&p, "weight (%zu, %zu), storage %d, uses %u", rows, cols, storage, uses[k]);
+				pair_case(&p, "weight (%zu, %zu), room %zu, storage %d, uses %u", rows, cols, p.room,
+					storage, uses[k]);
 				float *values = pair_random(3, rows * cols);
 				struct weight *w = pair_weight_on(
 					&p, PAIR_GPU, values, rows, cols, (enum weight_storage)storage, uses[k]);
@@ -108,6 +110,7 @@ START_TEST(rows_and_columns_are_sliced_in_the_lists_order)
 	static const uint32_t list[] = {44, 0, 7, 7, 13};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	struct device *d = p.device[PAIR_GPU];
 	float *values = pair_random(4, ROWS * COLS), *expected = must_calloc(5 * ROWS, sizeof *expected);
 	struct weight *w = pair_weight_on(&p, PAIR_GPU, values, ROWS, COLS, pair_storage(&p), ALL_USES);
@@ -134,6 +137,7 @@ START_TEST(written_elements_show_in_every_layout)
 	static const float news[] = {5, -6, 7.5f, 0.1f};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	struct device *d = p.device[PAIR_GPU];
 	float *values = pair_random(5, ROWS * COLS);
 	struct weight *w = pair_weight_on(&p, PAIR_GPU, values, ROWS, COLS, pair_storage(&p), ALL_USES);
@@ -155,6 +159,7 @@ START_TEST(an_adapter_is_merged_in_f32_and_rounded_once)
 	static const size_t shapes[][3] = {{ROWS, COLS, 3}, {64, 128, 16}, {1, 1, 1}, {33, 64, 0}};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	struct device *d = p.device[PAIR_GPU];
 	for (int k = 0; k < 4; k++) {
 		size_t rows = shapes[k][0], cols = shapes[k][1], rank = shapes[k][2];
@@ -210,10 +215,11 @@ START_TEST(rows_are_asked_for_in_order)
 {
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	struct device *d = p.device[PAIR_GPU];
 	size_t next = 0;
 	struct weight_source source = {.fill = counting_rows, .self = &next};
-	struct weight *w = d->ops->weight_new(d, TALL, WIDE, pair_storage(&p), ALL_USES, &source);
+	struct weight *w = d->ops->weight_new(d, TALL, WIDE, pair_storage(&p), ALL_USES, 0, &source);
 	pair_take_weight(&p, PAIR_GPU, w);
 	if (next != TALL)
 		pair_wrong(&p, "%zu rows were asked for, not %d", next, TALL);
@@ -252,6 +258,7 @@ START_TEST(random_values_are_the_same_wherever_they_are_drawn)
 	static const size_t shapes[][2] = {{33, 17}, {200, 576}, {1, 1}, {40, 1000}};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	struct device *d = p.device[PAIR_GPU];
 	uint16_t *normals = must_calloc(65536, sizeof *normals);
 	for (int i = 0; i < 65536; i++)
@@ -264,7 +271,7 @@ START_TEST(random_values_are_the_same_wherever_they_are_drawn)
 			.fill = drawn_rows, .self = &s, .normals = normals, .seed = s.seed, .stream = s.stream};
 		float *values = must_calloc(rows * cols, sizeof *values);
 		drawn_rows(&s, 0, rows, values);
-		struct weight *w = d->ops->weight_new(d, rows, cols, pair_storage(&p), ALL_USES, &source);
+		struct weight *w = d->ops->weight_new(d, rows, cols, pair_storage(&p), ALL_USES, 0, &source);
 		pair_take_weight(&p, PAIR_GPU, w);
 		check_holds(&p, w, values, pair_storage(&p), rows, cols, ALL_USES);
 		free(values);
@@ -313,7 +320,7 @@ static void provoke(struct pair *p, int k)
 	struct both ids = pair_bytes(p, &row, sizeof row), x = pair_values(p, PAIR_ACT, 1, ROWS, 1),
 		    y = pair_output(p, PAIR_ACT, ROWS);
 	if (k == 0)
-		none = d->ops->weight_new(d, 3, 3, pair_storage(p), WEIGHT_FORWARD, &bad);
+		none = d->ops->weight_new(d, 3, 3, pair_storage(p), WEIGHT_FORWARD, 0, &bad);
 	if (k == 1)
 		none = d->ops->weight_slice(d, w, WEIGHT_AXIS_ROWS, &row, 1);
 	if (k == 2)
@@ -325,9 +332,9 @@ static void provoke(struct pair *p, int k)
 	if (k == 5)
 		d->ops->weight_read(d, w, ROWS, 1, out);
 	if (k == 6)
-		none = d->ops->weight_new(d, SIZE_MAX / 2, 3, WEIGHT_BF16, WEIGHT_FORWARD, &bad);
+		none = d->ops->weight_new(d, SIZE_MAX / 2, 3, WEIGHT_BF16, WEIGHT_FORWARD, 0, &bad);
 	if (k == 7)
-		none = d->ops->weight_new(d, 0, 3, WEIGHT_BF16, WEIGHT_FORWARD, &bad);
+		none = d->ops->weight_new(d, 0, 3, WEIGHT_BF16, WEIGHT_FORWARD, 0, &bad);
 	if (k == 8)
 		d->ops->matmul(d, 1, x.at[PAIR_GPU], w, NULL, y.at[PAIR_GPU]);
 	if (k == 9)
@@ -341,6 +348,7 @@ START_TEST(what_cannot_be_done_is_refused)
 {
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
+	p.room = 24;
 	for (int k = 0; k < (int)(sizeof refusals / sizeof *refusals); k++) {
 		pair_case(&p, "%s", refusals[k].what);
 		provoke(&p, k);

@@ -20,11 +20,11 @@ static int fill_each(void *self, size_t first, size_t count, float *out)
 	return 0;
 }
 
-static struct weight *make_weight(struct device *d, size_t rows, size_t cols, unsigned uses)
+static struct weight *make_weight(struct device *d, size_t rows, size_t cols, unsigned uses, size_t room)
 {
 	struct both_weights shape = {.rows = rows, .cols = cols};
 	struct weight_source source = {.fill = fill_each, .self = &shape};
-	return d->ops->weight_new(d, rows, cols, d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32, uses, &source);
+	return d->ops->weight_new(d, rows, cols, d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32, uses, room, &source);
 }
 
 static float *make_floats(struct device *d, const float *values, size_t n)
@@ -58,11 +58,11 @@ void layer_open(struct layer *l, struct device *d)
 	static const unsigned both = WEIGHT_FORWARD | WEIGHT_BACKWARD;
 	memset(l, 0, sizeof *l);
 	l->device = d;
-	l->embedding = make_weight(d, LAYER_VOCABULARY, LAYER_HIDDEN, both | WEIGHT_ROWS);
-	l->qkv = make_weight(d, LAYER_QKV, LAYER_HIDDEN, both);
-	l->o = make_weight(d, LAYER_HIDDEN, LAYER_QUERY, both);
-	l->up = make_weight(d, 2 * LAYER_FFN, LAYER_HIDDEN, both);
-	l->down = make_weight(d, LAYER_HIDDEN, LAYER_FFN, both);
+	l->embedding = make_weight(d, LAYER_VOCABULARY, LAYER_HIDDEN, both | WEIGHT_ROWS, 0);
+	l->qkv = make_weight(d, LAYER_QKV, LAYER_HIDDEN, both, LAYER_ROOM);
+	l->o = make_weight(d, LAYER_HIDDEN, LAYER_QUERY, both, 0);
+	l->up = make_weight(d, 2 * LAYER_FFN, LAYER_HIDDEN, both, LAYER_ROOM);
+	l->down = make_weight(d, LAYER_HIDDEN, LAYER_FFN, both, 0);
 	l->ids = d->ops->alloc(d, LAYER_TOKENS * sizeof *l->ids);
 	l->positions = d->ops->alloc(d, LAYER_TOKENS * sizeof *l->positions);
 	l->row_offsets = d->ops->alloc(d, (LAYER_ROWS + 1) * sizeof *l->row_offsets);
@@ -85,7 +85,7 @@ void layer_open(struct layer *l, struct device *d)
 	struct {
 		void **at;
 		size_t width;
-	} acts[] = {{&l->normed, LAYER_HIDDEN}, {&l->qkv_out, LAYER_QKV}, {&l->attended, LAYER_QUERY},
+	} acts[] = {{&l->normed, LAYER_HIDDEN + LAYER_ROOM}, {&l->qkv_out, LAYER_QKV}, {&l->attended, LAYER_QUERY},
 		{&l->delta, LAYER_HIDDEN}, {&l->gate_up, 2 * LAYER_FFN}, {&l->h, LAYER_FFN}, {&l->s[0], 3 * LAYER_RANK},
 		{&l->s[1], LAYER_RANK}, {&l->s[2], 2 * LAYER_RANK}, {&l->s[3], LAYER_RANK}, {&l->ds, 3 * LAYER_RANK},
 		{&l->d_residual, LAYER_HIDDEN}, {&l->d_wide, LAYER_HIDDEN}, {&l->d_qkv, LAYER_QKV},
@@ -190,12 +190,14 @@ static void prepare(struct layer *l, struct call *c)
 		.rope = {.cosine = l->cosine, .sine = l->sine, .half = LAYER_HEAD_DIM / 2, .head_dim = LAYER_HEAD_DIM}};
 	c->qkv = linear_of(l, l->qkv, LAYER_HIDDEN, at, l->s[0], 3, qkv_rows);
 	c->qkv.y = l->qkv_out;
+	c->qkv.x_stride = LAYER_HIDDEN + LAYER_ROOM;
 	at += LAYER_QKV_SIZE;
 	c->o = linear_of(l, l->o, LAYER_QUERY, at, l->s[1], 1, o_rows);
 	c->o.y = l->delta;
 	at += LAYER_O_SIZE;
 	c->up = linear_of(l, l->up, LAYER_HIDDEN, at, l->s[2], 2, up_rows);
 	c->up.y = l->gate_up;
+	c->up.x_stride = LAYER_HIDDEN + LAYER_ROOM;
 	at += LAYER_UP_SIZE;
 	c->down = linear_of(l, l->down, LAYER_FFN, at, l->s[3], 1, o_rows);
 	c->down.y = l->delta;
@@ -207,7 +209,7 @@ static void norm(struct layer *l, int which, const void *x, const void *delta)
 {
 	struct device *d = l->device;
 	d->ops->norm_forward(d, NORM_RMS, LAYER_TOKENS, LAYER_HIDDEN, x, delta, l->residual[which], l->norm, 1e-5f,
-		l->normed, l->inverse[which]);
+		l->normed, which < 2 ? LAYER_HIDDEN + LAYER_ROOM : 0, l->inverse[which]);
 }
 
 static void run_forward(struct layer *l, struct call *c)

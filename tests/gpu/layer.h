@@ -15,6 +15,7 @@ enum {
 	LAYER_FFN = 96,
 	LAYER_VOCABULARY = 131,
 	LAYER_RANK = 8,
+	LAYER_ROOM = 3 * LAYER_RANK, /* behind what the norms put out for linears, and behind these linears' rows */
 	LAYER_POSITIONS = 64,
 };
 

@@ -350,7 +350,7 @@ struct weight *pair_weight_on(struct pair *p, enum pair_side side, const float *
 	struct device *d = p->device[side];
 	struct filler s = {values, cols};
 	struct weight_source source = {.fill = fill_rows, .self = &s};
-	struct weight *w = d->ops->weight_new(d, rows, cols, storage, uses, &source);
+	struct weight *w = d->ops->weight_new(d, rows, cols, storage, uses, p->room, &source);
 	pair_take_weight(p, side, w);
 	return w;
 }

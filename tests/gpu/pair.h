@@ -58,6 +58,7 @@ struct pair {
 	bool deterministic;
 	bool cuda;    /* the device under test is a CUDA one */
 	size_t shift; /* elements by which buffers made from now on lie off their alignment */
+	size_t room;  /* of weights made from now on */
 	unsigned failures;
 	char label[200];
 	struct pair_memory *memory;

@@ -58,9 +58,9 @@ START_TEST(norms_match_finite_differences_and_add_the_residual)
 		void *sum = d->ops->alloc(d, size * d->act_size), *y = d->ops->alloc(d, size * d->act_size);
 		double *expected = fixture_doubles(size), *before = fixture_doubles(size);
 		naive_norm(&p, expected);
-		d->ops->norm_forward(d, NORM_RMS, n, c, x, NULL, NULL, weight, (float)EPSILON, y, NULL);
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, NULL, NULL, weight, (float)EPSILON, y, 0, NULL);
 		near_act(d, y, expected, size, "y alone");
-		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, sum, weight, (float)EPSILON, y, inverse);
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, sum, weight, (float)EPSILON, y, 0, inverse);
 		for (size_t i = 0; i < size; i++)
 			p.x[i] += p.delta[i];
 		near_act(d, sum, p.x, size, "sum");
@@ -77,12 +77,21 @@ START_TEST(norms_match_finite_differences_and_add_the_residual)
 			expected[i] += before[i];
 		near_act(d, dx, expected, size, "dx");
 		/* in place, and copying when there is no delta */
-		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, x, weight, (float)EPSILON, y, inverse);
+		d->ops->norm_forward(d, NORM_RMS, n, c, x, delta, x, weight, (float)EPSILON, y, 0, inverse);
 		near_act(d, x, p.x, size, "sum in place");
-		d->ops->norm_forward(d, NORM_RMS, n, c, sum, NULL, dx, weight, (float)EPSILON, y, inverse);
+		d->ops->norm_forward(d, NORM_RMS, n, c, sum, NULL, dx, weight, (float)EPSILON, y, 0, inverse);
 		near_act(d, dx, p.x, size, "sum copied");
-		void *device[] = {x, delta, dy, sum, y, dx};
-		for (int i = 0; i < 6; i++)
+		/* tokens apart: what lies between them stays */
+		double *apart = fixture_doubles(n * (c + 3));
+		void *wide = fixture_act(d, 6, n * (c + 3), apart);
+		d->ops->norm_forward(d, NORM_RMS, n, c, sum, NULL, NULL, weight, (float)EPSILON, wide, c + 3, inverse);
+		naive_norm(&p, expected);
+		for (size_t i = 0; i < size; i++)
+			apart[i / c * (c + 3) + i % c] = expected[i];
+		near_act(d, wide, apart, n * (c + 3), "y with tokens apart");
+		free(apart);
+		void *device[] = {x, delta, dy, sum, y, dx, wide};
+		for (int i = 0; i < 7; i++)
 			d->ops->release(d, device[i]);
 		double *host[] = {p.x, p.delta, p.dy, expected, before};
 		for (int i = 0; i < 5; i++)
@@ -199,7 +208,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
 	device_close(d);
 	d = fixture_open(fixture_types[_i], 0);
-	d->ops->norm_forward(d, (enum norm_kind)9, 1, 2, zero, NULL, NULL, weight, 1, zero, inverse);
+	d->ops->norm_forward(d, (enum norm_kind)9, 1, 2, zero, NULL, NULL, weight, 1, zero, 0, inverse);
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
 	device_close(d);
 }

@@ -227,6 +227,19 @@ START_TEST(a_merged_forward_and_an_x_a_that_nobody_kept_give_the_same)
 }
 END_TEST
 
+/* Puts the tokens of x apart. What lies between them is NaN, which nothing may read. */
+static void put_apart(struct problem *p, size_t gap)
+{
+	size_t stride = IN + gap;
+	double *wide = fixture_doubles(p->n * stride);
+	for (size_t i = 0; i < p->n * stride; i++)
+		wide[i] = i % stride < IN ? p->x[i / stride * IN + i % stride] : (double)NAN;
+	p->d->ops->release(p->d, p->x_act);
+	p->x_act = fixture_act_from(p->d, wide, p->n * stride);
+	p->linear.x_stride = stride;
+	free(wide);
+}
+
 START_TEST(the_gradient_of_a_may_come_later)
 {
 	const uint32_t index[] = {0, 3, 4, 11};
@@ -234,6 +247,7 @@ START_TEST(the_gradient_of_a_may_come_later)
 		for (int listed = 0; listed < 2; listed++) {
 			struct problem p;
 			problem_init(&p, fixture_types[_i], 12);
+			put_apart(&p, 5);
 			struct tokens t = {.count = p.n, .index = listed ? index : NULL, .index_count = 4};
 			memset(p.used, !listed, sizeof p.used);
 			for (int i = 0; i < 4; i++)
@@ -257,6 +271,28 @@ START_TEST(the_gradient_of_a_may_come_later)
 			free(expected);
 			problem_fini(&p);
 		}
+}
+END_TEST
+
+START_TEST(tokens_of_x_may_lie_apart)
+{
+	static const size_t gaps[] = {1, 8, 64};
+	for (int order = 0; order < 3; order++)
+		for (int merged = 0; merged < 2; merged++)
+			for (int k = 0; k < 3; k++) {
+				struct problem p;
+				problem_init(&p, fixture_types[_i], 19);
+				put_apart(&p, gaps[k]);
+				p.linear.forward = merged ? LORA_F2 : LORA_F1;
+				p.linear.backward = backward_orders[order];
+				p.linear.s = merged ? NULL : p.s_act;
+				check_order(&p);
+				double *x = fixture_read(p.d, p.x_act, p.n * p.linear.x_stride);
+				for (size_t i = 0; i < p.n * IN; i++)
+					ck_assert(x[i / IN * p.linear.x_stride + i % IN] == p.x[i]);
+				free(x);
+				problem_fini(&p);
+			}
 }
 END_TEST
 
@@ -403,6 +439,7 @@ START_TEST(the_frozen_weights_gradient_comes_dense_sketched_or_at_indices)
 	enum { K = 4, INDICES = 3 };
 	struct problem p;
 	problem_init(&p, fixture_types[_i], 21);
+	put_apart(&p, 2);
 	struct tokens t = {.count = p.n};
 	double *expected = fixture_doubles(ROWS * IN), *sketch = fixture_doubles(ROWS * K);
 	fixture_differences(loss, &p, p.w, ROWS * IN, expected);
@@ -509,6 +546,7 @@ int main(void)
 		linears_with_adapters_match_finite_differences,
 		a_merged_forward_and_an_x_a_that_nobody_kept_give_the_same,
 		the_gradient_of_a_may_come_later,
+		tokens_of_x_may_lie_apart,
 		without_x_nothing_that_needs_it_is_promised,
 		without_an_adapter_it_is_the_plain_product,
 		listed_tokens_are_computed_and_the_others_left_alone,

@@ -156,7 +156,7 @@ START_TEST(rows_are_asked_for_in_pieces_and_in_order)
 	size_t next = 0;
 	enum weight_storage storage = d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
 	struct weight_source source = {.fill = counting_rows, .self = &next};
-	struct weight *w = d->ops->weight_new(d, 250, 3000, storage, WEIGHT_ROWS, &source);
+	struct weight *w = d->ops->weight_new(d, 250, 3000, storage, WEIGHT_ROWS, 0, &source);
 	ck_assert_uint_eq(next, 250);
 	float *row = must_calloc(3000, sizeof *row);
 	d->ops->weight_read(d, w, 249, 1, row);
@@ -201,11 +201,11 @@ START_TEST(what_cannot_be_done_is_refused_and_sticks)
 		struct weight *none = NULL;
 		static const enum weight_storage packed[] = {WEIGHT_FP8, WEIGHT_NF4, WEIGHT_STORED};
 		if (i >= 7)
-			none = d->ops->weight_new(d, 3, 3, packed[i - 7], WEIGHT_FORWARD, &failing);
+			none = d->ops->weight_new(d, 3, 3, packed[i - 7], WEIGHT_FORWARD, 0, &failing);
 		if (i == 0)
-			none = d->ops->weight_new(d, 0, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
+			none = d->ops->weight_new(d, 0, 3, WEIGHT_BF16, WEIGHT_FORWARD, 0, &failing);
 		if (i == 1)
-			none = d->ops->weight_new(d, 3, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
+			none = d->ops->weight_new(d, 3, 3, WEIGHT_BF16, WEIGHT_FORWARD, 0, &failing);
 		if (i == 2)
 			none = d->ops->weight_slice(d, w, WEIGHT_AXIS_ROWS, &beyond, 1);
 		if (i == 3)
@@ -215,7 +215,7 @@ START_TEST(what_cannot_be_done_is_refused_and_sticks)
 		if (i == 5)
 			d->ops->weight_read(d, w, ROWS, 1, values);
 		if (i == 6)
-			none = d->ops->weight_new(d, SIZE_MAX / 2, 3, WEIGHT_BF16, WEIGHT_FORWARD, &failing);
+			none = d->ops->weight_new(d, SIZE_MAX / 2, 3, WEIGHT_BF16, WEIGHT_FORWARD, 0, &failing);
 		ck_assert_ptr_null(none);
 		d->ops->weight_free(d, w);
 		check_refused(d, i >= 7 ? SAKIORI_EUNSUPPORTED : i == 1 ? SAKIORI_ECORRUPT : SAKIORI_EINVAL);

@@ -89,7 +89,7 @@ struct weight *fixture_weight(struct device *d, const float *values, size_t rows
 	struct fill s = {values, cols};
 	struct weight_source source = {.fill = fill_rows, .self = &s};
 	enum weight_storage storage = d->act == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
-	return d->ops->weight_new(d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, &source);
+	return d->ops->weight_new(d, rows, cols, storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, 8, &source);
 }
 
 double *fixture_weight_values(struct device *d, const struct weight *w, size_t rows, size_t cols)

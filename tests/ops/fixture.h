@@ -25,7 +25,7 @@ void *fixture_act_from(struct device *d, const double *values, size_t n);
 double *fixture_read(struct device *d, const void *act, size_t n);
 double *fixture_doubles(size_t n);
 
-/* A weight with the given values (rows, cols). */
+/* A weight with the given values (rows, cols); room that it was not asked to use changes nothing. */
 struct weight *fixture_weight(struct device *d, const float *values, size_t rows, size_t cols);
 /* The values as the device stores them, as doubles. */
 double *fixture_weight_values(struct device *d, const struct weight *w, size_t rows, size_t cols);

@@ -78,7 +78,7 @@ void cpu_dequantize(struct device *d, float *out, const int8_t *values, const ui
 
 /* weight.c */
 struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum weight_storage storage, unsigned uses,
-	const struct weight_source *source);
+	size_t room, const struct weight_source *source);
 void cpu_weight_free(struct device *d, struct weight *w);
 struct weight *cpu_weight_slice(
 	struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n);
@@ -92,8 +92,10 @@ void cpu_embedding(struct device *d, size_t n, const uint32_t *ids, const struct
 
 /* linear.c */
 void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
-/* As cpu_matmul, added to what y holds: in one rounding, so that what is far smaller than the product still counts. */
-void cpu_matmul_add(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y);
+/* As cpu_matmul, tokens of x being x_row apart. add: added to what y holds, in one rounding, so that what is far smaller than the product
+ * still counts. */
+void cpu_linear(struct device *d, size_t n, const void *x, size_t x_row, const struct weight *w, const float *bias,
+	void *y, bool add);
 void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate);
 void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits);
 
@@ -105,7 +107,7 @@ void cpu_lora_gradient_a(struct device *d, const struct tokens *t, const void *x
 
 /* norm.c */
 void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta,
-	void *sum, const float *weight, float epsilon, void *y, float *inverse_rms);
+	void *sum, const float *weight, float epsilon, void *y, size_t y_stride, float *inverse_rms);
 void cpu_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,
 	const float *weight, const float *inverse_rms, void *dx);
 

@@ -23,8 +23,8 @@ bool weight_may(struct device *d, const struct weight *w, enum weight_use use)
 	return !d->fault.code;
 }
 
-static void product(
-	struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y, uint32_t flags)
+void cpu_linear(struct device *d, size_t n, const void *x, size_t x_row, const struct weight *w, const float *bias,
+	void *y, bool add)
 {
 	if (!weight_may(d, w, WEIGHT_FORWARD))
 		return;
@@ -32,12 +32,12 @@ static void product(
 	struct gemm_shape s = {.m = n,
 		.n = w->rows,
 		.k = w->cols,
-		.a_row = w->cols,
+		.a_row = x_row,
 		.a_col = 1,
 		.c_row = w->rows,
 		.a_type = d->act,
 		.c_type = d->act,
-		.flags = flags | (bias ? GEMM_BIAS : 0),
+		.flags = (add ? GEMM_ACCUMULATE : 0) | (bias ? GEMM_BIAS : 0),
 		.scale = 1};
 	const void *b = weight_operand(w, false, &s);
 	gemm_tokens(d, &s, x, b, bias, y);
@@ -45,12 +45,7 @@ static void product(
 
 void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
 {
-	product(d, n, x, w, bias, y, 0);
-}
-
-void cpu_matmul_add(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
-{
-	product(d, n, x, w, bias, y, GEMM_ACCUMULATE);
+	cpu_linear(d, n, x, w->cols, w, bias, y, false);
 }
 
 void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struct weight *w, void *dx, bool accumulate)

@@ -16,6 +16,7 @@ struct lora_call {
 	size_t rows, cols; /* of the weight */
 	size_t ranks;      /* of all parts */
 	const void *x;     /* (n, cols); NULL: not there */
+	size_t x_row;      /* elements from token to token of x */
 	double *row_squares;
 };
 
@@ -23,6 +24,7 @@ struct move_args {
 	const uint32_t *index;
 	char *compact, *full;
 	size_t bytes; /* of one token */
+	size_t step;  /* from token to token of full */
 	bool scatter;
 };
 
@@ -31,7 +33,7 @@ static void move_body(void *args, size_t begin, size_t end, unsigned thread)
 	const struct move_args *m = args;
 	(void)thread;
 	for (size_t i = begin; i < end; i++) {
-		char *full = m->full + m->index[i] * m->bytes;
+		char *full = m->full + m->index[i] * m->step;
 		char *compact = m->compact + i * m->bytes;
 		memcpy(m->scatter ? full : compact, m->scatter ? compact : full, m->bytes);
 	}
@@ -43,21 +45,31 @@ static void scatter(struct lora_call *c, void *compact, void *full, size_t width
 		.compact = compact,
 		.full = full,
 		.bytes = width * c->d->act_size,
+		.step = width * c->d->act_size,
 		.scatter = true};
 	if (c->t->index && full && !c->d->fault.code)
 		cpu_run(c->d, c->n, 64, move_body, &m);
 }
 
-/* The listed tokens of `full` (N, width) in a row; `full` itself without a list. */
-static void *gather(struct lora_call *c, enum cpu_scratch_slot slot, const void *full, size_t width, bool fetch)
+/* The listed tokens of `full` (N, width), `row` elements apart, in a row; `full` itself without a list. */
+static void *gather_rows(
+	struct lora_call *c, enum cpu_scratch_slot slot, const void *full, size_t width, size_t row, bool fetch)
 {
 	if (!c->t->index || !full)
 		return (void *)(uintptr_t)full;
-	struct move_args m = {.index = c->t->index, .full = (void *)(uintptr_t)full, .bytes = width * c->d->act_size};
+	struct move_args m = {.index = c->t->index,
+		.full = (void *)(uintptr_t)full,
+		.bytes = width * c->d->act_size,
+		.step = row * c->d->act_size};
 	m.compact = cpu_scratch(c->d, slot, c->n * m.bytes);
 	if (m.compact && fetch)
 		cpu_run(c->d, c->n, 64, move_body, &m);
 	return m.compact;
+}
+
+static void *gather(struct lora_call *c, enum cpu_scratch_slot slot, const void *full, size_t width, bool fetch)
+{
+	return gather_rows(c, slot, full, width, width, fetch);
 }
 
 static struct lora_call call_begin(
@@ -79,8 +91,12 @@ static struct lora_call call_begin(
 	}
 	if (l->parts && rows != c.rows)
 		device_fail(d, SAKIORI_EINVAL, "the parts of a linear have %zu outputs, its weight %zu", rows, c.rows);
+	size_t full_row = l->x_stride ? l->x_stride : c.cols;
+	if (full_row < c.cols)
+		device_fail(d, SAKIORI_EINVAL, "tokens of %zu inputs lie %zu elements apart", c.cols, full_row);
+	c.x_row = t->index ? c.cols : full_row;
 	if (!d->fault.code)
-		c.x = gather(&c, SCRATCH_TOKENS_X, x, c.cols, true);
+		c.x = gather_rows(&c, SCRATCH_TOKENS_X, x, c.cols, full_row, true);
 	return c;
 }
 
@@ -130,7 +146,7 @@ static const void *down(struct lora_call *c)
 	struct device *d = c->d;
 	void *s = c->t->index || !c->l->s ? cpu_scratch(d, SCRATCH_TOKENS_S, c->n * c->ranks * d->act_size) : c->l->s;
 	const void *a = all_a(c);
-	struct gemm_shape shape = act_shape(d, c->n, c->ranks, c->cols, c->cols, c->ranks);
+	struct gemm_shape shape = act_shape(d, c->n, c->ranks, c->cols, c->x_row, c->ranks);
 	shape.b_row = 1;
 	shape.b_col = c->cols;
 	if (s && a)
@@ -186,14 +202,14 @@ void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, c
 	void *y = gather(&c, SCRATCH_TOKENS_Y, l->y, c.rows, false);
 	const void *s = c.ranks && (l->forward == LORA_F1 || l->s) ? down(&c) : NULL;
 	if (!c.ranks) {
-		cpu_matmul(d, c.n, c.x, l->weight, l->bias, y);
+		cpu_linear(d, c.n, c.x, c.x_row, l->weight, l->bias, y, false);
 	} else if (l->forward == LORA_F1) {
 		/* The adapter's part first, the base's onto it: in bf16 an addition the other way round loses whatever is below
 		 * half a unit of the base's last place, which early in training is most of the adapter. */
 		up(&c, s, y);
-		cpu_matmul_add(d, c.n, c.x, l->weight, l->bias, y);
+		cpu_linear(d, c.n, c.x, c.x_row, l->weight, l->bias, y, true);
 	} else {
-		struct gemm_shape shape = act_shape(d, c.n, c.rows, c.cols, c.cols, c.rows);
+		struct gemm_shape shape = act_shape(d, c.n, c.rows, c.cols, c.x_row, c.rows);
 		shape.b_row = 1;
 		shape.b_col = c.cols;
 		shape.flags = l->bias ? GEMM_BIAS : 0;
@@ -327,7 +343,7 @@ static void gradient_a(struct lora_call *c, const void *ds)
 		.left_row = c->ranks,
 		.right = c->x,
 		.n = c->cols,
-		.right_row = c->cols,
+		.right_row = c->x_row,
 		.scale = 1};
 	if (wants_a(c) && !c->d->fault.code)
 		token_gradient(c, &p, SCRATCH_LORA_GRADIENT, sink_a, 0);
@@ -410,18 +426,23 @@ static double sink_dense(struct lora_call *c, size_t unused, const void *g)
 struct indexed_args {
 	const struct weight_gradient *hook;
 	const void *x, *dy;
-	size_t n, rows, cols;
+	size_t n, rows, cols, x_row;
 };
 
 #define ACT_TEMPLATE "compute/cpu/lora.inc"
 #include "compute/cpu/each_act.h"
 
-/* out (rows, n) += dy^T right, exactly in f64. */
-static void hook_product(struct lora_call *c, const void *dy, const void *right, size_t n, float *out)
+/* out (rows, n) += dy^T right, tokens of right being right_row apart; exactly in f64. */
+static void hook_product(struct lora_call *c, const void *dy, const void *right, size_t right_row, size_t n, float *out)
 {
 	struct device *d = c->d;
-	struct pair p = {
-		.left = dy, .m = c->rows, .left_row = c->rows, .right = right, .n = n, .right_row = n, .scale = 1};
+	struct pair p = {.left = dy,
+		.m = c->rows,
+		.left_row = c->rows,
+		.right = right,
+		.n = n,
+		.right_row = right_row,
+		.scale = 1};
 	if (d->act != DTYPE_F64) {
 		token_product(c, &p, 0, c->n, GEMM_ACCUMULATE, out);
 		return;
@@ -440,21 +461,26 @@ static void weight_gradient(struct lora_call *c, const void *dy)
 	if (!hook || d->fault.code || !c->n)
 		return;
 	if (hook->kind == WEIGHT_GRADIENT_DENSE)
-		hook_product(c, dy, c->x, c->cols, hook->out);
+		hook_product(c, dy, c->x, c->x_row, c->cols, hook->out);
 	if (hook->kind == WEIGHT_GRADIENT_SKETCHED) {
 		void *omega = factor(d, SCRATCH_LORA_A, hook->omega, c->cols * hook->k);
 		void *sketch = cpu_scratch(d, SCRATCH_HOOK, c->n * hook->k * d->act_size);
 		if (!omega || !sketch)
 			return;
-		struct gemm_shape s = act_shape(d, c->n, hook->k, c->cols, c->cols, hook->k);
+		struct gemm_shape s = act_shape(d, c->n, hook->k, c->cols, c->x_row, hook->k);
 		s.b_row = hook->k;
 		s.b_col = 1;
 		gemm_tokens(d, &s, c->x, omega, NULL, sketch);
-		hook_product(c, dy, sketch, hook->k, hook->out);
+		hook_product(c, dy, sketch, hook->k, hook->k, hook->out);
 	}
 	if (hook->kind == WEIGHT_GRADIENT_INDEXED) {
-		struct indexed_args args = {
-			.hook = hook, .x = c->x, .dy = dy, .n = c->n, .rows = c->rows, .cols = c->cols};
+		struct indexed_args args = {.hook = hook,
+			.x = c->x,
+			.dy = dy,
+			.n = c->n,
+			.rows = c->rows,
+			.cols = c->cols,
+			.x_row = c->x_row};
 		cpu_run(d, hook->k, 16, CPU_PICK(d, indexed_body), &args);
 	}
 }
@@ -551,7 +577,7 @@ void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, 
 		.left_row = c.rows,
 		.right = c.x,
 		.n = c.cols,
-		.right_row = c.cols,
+		.right_row = c.x_row,
 		.scale = 1};
 	if (dense && (wants_a(&c) || wants_b(&c)) && !d->fault.code)
 		token_gradient(&c, &p, SCRATCH_LORA_DENSE, sink_dense, 0);

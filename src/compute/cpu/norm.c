@@ -3,6 +3,7 @@
 
 struct norm_args {
 	size_t c;
+	size_t y_row;
 	const void *x, *delta, *dy;
 	void *sum, *y, *dx;
 	const float *weight;
@@ -21,11 +22,12 @@ static bool known_kind(struct device *d, enum norm_kind kind)
 }
 
 void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta,
-	void *sum, const float *weight, float epsilon, void *y, float *inverse_rms)
+	void *sum, const float *weight, float epsilon, void *y, size_t y_stride, float *inverse_rms)
 {
 	if (!known_kind(d, kind))
 		return;
 	struct norm_args a = {.c = c,
+		.y_row = y_stride ? y_stride : c,
 		.x = x,
 		.delta = delta,
 		.sum = sum,

@@ -129,9 +129,10 @@ static bool storage_may(struct device *d, enum weight_storage storage)
 }
 
 struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum weight_storage storage, unsigned uses,
-	const struct weight_source *source)
+	size_t room, const struct weight_source *source)
 {
 	size_t elements, bytes;
+	(void)room;
 	if (d->fault.code)
 		return NULL;
 	if (!rows || !cols || !size_mul(rows, cols, &elements) || !size_mul(elements, 8, &bytes)) {
@@ -220,7 +221,7 @@ struct weight *cpu_weight_slice(
 		.cols = by_rows ? NULL : indices,
 		.cols_count = by_rows ? w->cols : n};
 	struct weight_source source = {.fill = derive_rows, .self = &s};
-	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, &source);
+	return cpu_weight_new(d, by_rows ? n : w->rows, s.cols_count, stored_as(w), w->uses, 0, &source);
 }
 
 struct weight *cpu_weight_merged(
@@ -228,7 +229,7 @@ struct weight *cpu_weight_merged(
 {
 	struct derive_args s = {.w = w, .cols_count = w->cols, .a = a, .b = b, .rank = rank, .scale = scale};
 	struct weight_source source = {.fill = derive_rows, .self = &s};
-	return cpu_weight_new(d, w->rows, w->cols, stored_as(w), w->uses, &source);
+	return cpu_weight_new(d, w->rows, w->cols, stored_as(w), w->uses, 0, &source);
 }
 
 void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n)
