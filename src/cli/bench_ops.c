@@ -170,8 +170,8 @@ static void call_norm_forward(void *work)
 static void call_norm_again(void *work)
 {
 	const struct work *w = work;
-	w->device->ops->norm_forward(
-		w->device, NORM_RMS, w->n, w->hidden, w->x, NULL, NULL, w->norm_weight, 1e-5f, w->d_y, w->inverse_rms);
+	w->device->ops->norm_forward(w->device, NORM_RMS, w->n, w->hidden, w->x, NULL, NULL, w->norm_weight, 1e-5f,
+		w->d_y, 0, w->inverse_rms);
 }
 
 static void call_norm_backward(void *work)

@@ -570,10 +570,12 @@ int pair_run(const char *name, const TTest *const *tests, size_t count, int loop
 {
 	open_devices(name);
 	Suite *suite = suite_create(name);
-	TCase *all = tcase_create(name);
-	for (size_t i = 0; i < count; i++)
-		tcase_add_loop_test(all, tests[i], 0, loops);
-	suite_add_tcase(suite, all);
+	/* A case each, so that CK_RUN_CASE runs one alone. */
+	for (size_t i = 0; i < count; i++) {
+		TCase *alone = tcase_create(tests[i]->name);
+		tcase_add_loop_test(alone, tests[i], 0, loops);
+		suite_add_tcase(suite, alone);
+	}
 	SRunner *runner = srunner_create(suite);
 	/* A child of a process that holds a card cannot use it. */
 	srunner_set_fork_status(runner, CK_NOFORK);
