@@ -4,7 +4,8 @@
  *
  * Everything is issued on one stream, so operations run in order. What an operation launches depends on host arguments alone, never on
  * device memory, and it neither allocates nor waits once its working space has grown to size and its plans are made: so a
- * sequence that ran once can be captured into a graph. No float atomics anywhere. Activations are bf16 or f32; an f64 device is refused. */
+ * sequence that ran once can be captured into a graph. No float atomics of our own (cuDNN's
+ * attention backward has them, but under `deterministic`). Activations are bf16 or f32; an f64 device is refused. */
 #pragma once
 #include <cublasLt.h>
 #include <cuda_bf16.h>
