@@ -228,7 +228,7 @@ static void rope(struct bench *b)
 
 static void swiglu(struct bench *b)
 {
-	b->d->ops->activation_forward(b->d, ACTIVATION_SWIGLU, b->n, INNER, b->gate_up, b->wide);
+	b->d->ops->activation_forward(b->d, ACTIVATION_SWIGLU, b->n, INNER, b->gate_up, b->wide, 0);
 }
 
 static void swiglu_backward(struct bench *b)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What kernels over rows and flat buffers share: 16-byte accesses, and sums over a warp and a block in a fixed order. Device code. */
 #pragma once
+#include <float.h>
+
 #include "gpu/gpu.cuh"
 
 #define WARP 32
@@ -82,5 +84,51 @@ template <int THREADS, typename T> __device__ __forceinline__ T block_sum(T x)
 		__syncthreads();
 		x = warp_sum(lane < THREADS / WARP ? of_warp[lane] : (T)0);
 	}
+	return x;
+}
+
+/* ---- E4M3 ---- */
+
+/* What a token whose largest magnitude is `most` is multiplied with; its scale is most / E4M3_MAX. */
+__device__ __forceinline__ float e4m3_factor(float most)
+{
+	return most > 0 ? fminf(E4M3_MAX / most, FLT_MAX) : 0;
+}
+
+/* The largest magnitude of a vector and `most`. */
+__device__ __forceinline__ float e4m3_most(const act_vector<__nv_bfloat16> &x, float most)
+{
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		most = fmaxf(most, fabsf(act_load(x.at[i])));
+	return most;
+}
+
+/* 8 values, out being aligned to 8 bytes. */
+__device__ __forceinline__ void e4m3_store(__nv_fp8_e4m3 *out, const act_vector<__nv_bfloat16> &x, float factor)
+{
+	uint2 packed;
+	__nv_fp8_e4m3 *at = (__nv_fp8_e4m3 *)&packed;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		at[i] = __nv_fp8_e4m3(act_load(x.at[i]) * factor);
+	*(uint2 *)out = packed;
+}
+
+/* The largest of `threads` threads that begin at a multiple of it, given to all of them: a warp, or else the block's whole warps, for which a
+ * kernel calls it once. */
+__device__ __forceinline__ float block_most(float x, unsigned threads)
+{
+	__shared__ float of_warp[32];
+#pragma unroll
+	for (int distance = WARP / 2; distance > 0; distance /= 2)
+		x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+	if (threads == WARP)
+		return x;
+	if (threadIdx.x % WARP == 0)
+		of_warp[threadIdx.x / WARP] = x;
+	__syncthreads();
+	for (unsigned i = 0; i < threads / WARP; i++)
+		x = fmaxf(x, of_warp[i]);
 	return x;
 }

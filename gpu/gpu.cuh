@@ -68,6 +68,12 @@ struct allocation {
 #define UPLOAD_PIECES 8
 #define UPLOAD_PIECE_BYTES ((size_t)256 << 10)
 
+/* An activation (n, width) at x, of which SCRATCH_FP8 holds or is to hold the E4M3 form. x NULL: none. */
+struct fp8_form {
+	const void *x;
+	size_t n, width;
+};
+
 struct cuda_device {
 	struct device base;
 	int ordinal;
@@ -94,7 +100,9 @@ struct cuda_device {
 	/* (TROUBLE_COUNT) words of page-locked host memory, 0 at first. A kernel that finds a trouble stores 1 in its word; sync() and download()
 	 * look at them once the stream has been waited for, and record the failure. */
 	uint32_t *trouble;
-	bool capturing; /* between record and record_end of a sequence that is being captured */
+	struct fp8_form fp8_wanted; /* told by next_reader; n is not known yet */
+	struct fp8_form fp8_ready;  /* until the product it was made for, or until another takes the place */
+	bool capturing;             /* between record and record_end of a sequence that is being captured */
 	void *scratch[SCRATCH_COUNT];
 	size_t scratch_bytes[SCRATCH_COUNT];
 	size_t used, peak; /* bytes, see struct device_memory */
@@ -166,7 +174,7 @@ void cuda_recordings_free(struct cuda_device *c);
 enum gemm_type { GEMM_F32, GEMM_BF16, GEMM_E4M3 };
 
 /* out (m, n) = alpha * op(a) op(b) + beta * add, row-major; sums are f32 (TF32 never), rounded once at the end (a bf16 out that adds to itself: with
- * alpha and beta 1, else maybe twice). Distances between rows in elements. */
+ * alpha and beta 1 and without rounds_twice, else maybe twice). Distances between rows in elements. */
 struct gemm {
 	size_t m, n, k;
 	bool a_transposed; /* a lies as (k, m), else (m, k) */
@@ -174,6 +182,7 @@ struct gemm {
 	size_t a_row, b_row, out_row;
 	enum gemm_type a_type, b_type, out_type;
 	float alpha, beta;
+	bool rounds_twice; /* a bf16 out that adds to itself: the product may be rounded before the sum, which is faster */
 	const void *add;      /* beta != 0: (m, n) of out_type, out_row apart; NULL: out itself */
 	const float *a_scale; /* E4M3: (m), a factor for each row of op(a); both or none */
 	const float *b_scale; /* E4M3: (n), for each column of op(b) */
@@ -242,9 +251,14 @@ void cuda_linear_backward(struct cuda_device *c, size_t n, const void *dy, const
 void cuda_linear_backward_plan(struct cuda_device *c, size_t n, const void *dy, const struct weight *w, void *dx);
 /* y (n, rows) = bias in every token, or += when add. */
 void cuda_bias(struct cuda_device *c, size_t n, size_t rows, const float *bias, void *y, bool add);
-/* E4M3 and one scale a token of an activation (n, width), tokens being x_row apart, in SCRATCH_FP8. */
-void cuda_fp8_tokens(
-	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void **values, float **scales);
+#define E4M3_MAX 448.0f
+/* Where an operation that writes the activation (n, width) at x in bf16 leaves its E4M3 form: for each token the values and a scale.
+ * values NULL: nobody wants it. */
+struct fp8_place {
+	__nv_fp8_e4m3 *values; /* (n, width) */
+	float *scales;         /* (n) */
+};
+struct fp8_place cuda_fp8_wanted(struct cuda_device *c, size_t n, size_t width, const void *x);
 
 /* ---- the operations, by file: each is declared with the type of its place in the table ---- */
 #define CUDA_OPERATION(name) std::remove_pointer<decltype(device_ops::name)>::type cuda_##name
@@ -277,6 +291,7 @@ CUDA_OPERATION(weight_read);
 CUDA_OPERATION(weight_bytes);
 CUDA_OPERATION(embedding);
 /* linear.cu */
+CUDA_OPERATION(next_reader);
 CUDA_OPERATION(matmul);
 CUDA_OPERATION(matmul_backward);
 CUDA_OPERATION(head_logits);

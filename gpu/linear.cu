@@ -2,11 +2,8 @@
 /* Linears without adapters, whatever the storage of their weights. bf16 and f32 weights lie once: cuBLASLt reads a row-major W as it is, forward
  * and backward. E4M3 products want both operands with the summed dimension in a row, so FP8 weights bring W^T along. Packed weights are
  * unpacked before each product. */
-#include "gpu/gpu.cuh"
+#include "gpu/elementwise.cuh"
 
-#include <float.h>
-
-#define E4M3_MAX 448.0f
 #define TOKEN_VECTORS 8 /* 16-byte pieces of a token that a thread holds in registers; twice as many of the widest */
 
 /* ---- E4M3 activations ---- */
@@ -14,10 +11,9 @@
 /* `each` lanes (a warp, or a block of 256) a token; its values stay in registers between the maximum and the rounding. Reads 2 and writes 1 byte
  * an element. width is a multiple of 8 and at most each * 8 * V. */
 template <int each, int V>
-__global__ void fp8_tokens(
+__global__ void fp8_round(
 	size_t n, unsigned width, const __nv_bfloat16 *x, size_t x_row, __nv_fp8_e4m3 *values, float *scales)
 {
-	__shared__ float best[8];
 	const unsigned lane = threadIdx.x % each;
 	const size_t token = (size_t)blockIdx.x * (256 / each) + threadIdx.x / each;
 	const bool real = token < n;
@@ -34,41 +30,28 @@ __global__ void fp8_tokens(
 	}
 #pragma unroll
 	for (int v = 0; v < V; v++)
-		for (int i = 0; i < 8; i++)
-			most = fmaxf(most, fabsf(act_load(piece[v].at[i])));
-	for (int step = 16; step; step /= 2)
-		most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
-	if (each == 256) {
-		if (threadIdx.x % 32 == 0)
-			best[threadIdx.x / 32] = most;
-		__syncthreads();
-		for (int i = 0; i < 8; i++)
-			most = fmaxf(most, best[i]);
-	}
+		most = e4m3_most(piece[v], most);
+	most = block_most(most, each);
 	if (!real)
 		return;
-	float factor = most > 0 ? fminf(E4M3_MAX / most, FLT_MAX) : 0;
+	float factor = e4m3_factor(most);
 	if (!lane)
 		scales[token] = most / E4M3_MAX;
 #pragma unroll
 	for (int v = 0; v < V; v++) {
 		unsigned at = (v * each + lane) * 8;
-		uint2 packed;
-		__nv_fp8_e4m3 *out = (__nv_fp8_e4m3 *)&packed;
-		for (int i = 0; i < 8; i++)
-			out[i] = __nv_fp8_e4m3(act_load(piece[v].at[i]) * factor);
 		if (at < width)
-			*(uint2 *)(values + token * width + at) = packed;
+			e4m3_store(values + token * width + at, piece[v], factor);
 	}
 }
 
 /* Any width and alignment: a block a token, which is read twice. */
-template <typename T>
-__global__ void fp8_tokens_any(size_t n, size_t width, const T *x, size_t x_row, __nv_fp8_e4m3 *values, float *scales)
+__global__ void fp8_round_any(
+	size_t n, size_t width, const __nv_bfloat16 *x, size_t x_row, __nv_fp8_e4m3 *values, float *scales)
 {
 	__shared__ float best[8];
 	for (size_t token = blockIdx.x; token < n; token += gridDim.x) {
-		const T *row = x + token * x_row;
+		const __nv_bfloat16 *row = x + token * x_row;
 		float most = 0;
 		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
 			most = fmaxf(most, fabsf(act_load(row[i])));
@@ -80,7 +63,7 @@ __global__ void fp8_tokens_any(size_t n, size_t width, const T *x, size_t x_row,
 		__syncthreads();
 		for (int i = 0; i < 8; i++)
 			most = fmaxf(most, best[i]);
-		float factor = most > 0 ? fminf(E4M3_MAX / most, FLT_MAX) : 0;
+		float factor = e4m3_factor(most);
 		for (size_t i = threadIdx.x; i < width; i += blockDim.x)
 			values[token * width + i] = __nv_fp8_e4m3(act_load(row[i]) * factor);
 		if (!threadIdx.x)
@@ -90,39 +73,79 @@ __global__ void fp8_tokens_any(size_t n, size_t width, const T *x, size_t x_row,
 
 template <int each, int V>
 static void fp8_launch(
-	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void *values, float *scales)
+	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, const struct fp8_place *to)
 {
 	unsigned blocks = (unsigned)((n + 256 / each - 1) / (256 / each));
-	fp8_tokens<each, V><<<blocks, 256, 0, c->stream>>>(
-		n, (unsigned)width, (const __nv_bfloat16 *)x, x_row, (__nv_fp8_e4m3 *)values, scales);
+	fp8_round<each, V><<<blocks, 256, 0, c->stream>>>(
+		n, (unsigned)width, (const __nv_bfloat16 *)x, x_row, to->values, to->scales);
 }
 
-void cuda_fp8_tokens(
-	struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row, void **values, float **scales)
+/* The place for the form of an activation (n, width), whatever it held. */
+static struct fp8_place fp8_place(struct cuda_device *c, size_t n, size_t width)
 {
 	size_t first = (n * width + 255) / 256 * 256;
-	*values = c->base.fault.code || !n ? NULL : cuda_scratch(c, SCRATCH_FP8, first + n * sizeof(float));
-	if (!*values)
-		return;
-	*scales = (float *)((char *)*values + first);
-	bool pieces = c->base.act == DTYPE_BF16 && width % 8 == 0 && x_row % 8 == 0 && (uintptr_t)x % 16 == 0;
+	struct fp8_place place = {};
+	c->fp8_ready = (struct fp8_form){};
+	if (!c->base.fault.code && n)
+		place.values = (__nv_fp8_e4m3 *)cuda_scratch(c, SCRATCH_FP8, first + n * sizeof(float));
+	if (place.values)
+		place.scales = (float *)((char *)place.values + first);
+	return place;
+}
+
+/* The form of x, whose tokens are x_row apart: what the operation that wrote x left, or made now. */
+static struct fp8_place fp8_tokens(struct cuda_device *c, size_t n, size_t width, const void *x, size_t x_row)
+{
+	const struct fp8_form ready = c->fp8_ready;
+	struct fp8_place to = fp8_place(c, n, width);
+	if (!to.values)
+		return to;
+	if (ready.x == x && ready.n == n && ready.width == width)
+		return to;
+	bool pieces = width % 8 == 0 && x_row % 8 == 0 && (uintptr_t)x % 16 == 0;
 	if (pieces && width <= 32 * 8 * 2)
-		fp8_launch<32, 2>(c, n, width, x, x_row, *values, *scales);
+		fp8_launch<32, 2>(c, n, width, x, x_row, &to);
 	else if (pieces && width <= 32 * 8 * TOKEN_VECTORS)
-		fp8_launch<32, TOKEN_VECTORS>(c, n, width, x, x_row, *values, *scales);
+		fp8_launch<32, TOKEN_VECTORS>(c, n, width, x, x_row, &to);
 	else if (pieces && width <= 256 * 8 * 2)
-		fp8_launch<256, 2>(c, n, width, x, x_row, *values, *scales);
+		fp8_launch<256, 2>(c, n, width, x, x_row, &to);
 	else if (pieces && width <= 256 * 8 * TOKEN_VECTORS)
-		fp8_launch<256, TOKEN_VECTORS>(c, n, width, x, x_row, *values, *scales);
+		fp8_launch<256, TOKEN_VECTORS>(c, n, width, x, x_row, &to);
 	else if (pieces && width <= 256 * 8 * TOKEN_VECTORS * 2)
-		fp8_launch<256, TOKEN_VECTORS * 2>(c, n, width, x, x_row, *values, *scales);
-	else if (c->base.act == DTYPE_BF16)
-		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
-			n, width, (const __nv_bfloat16 *)x, x_row, (__nv_fp8_e4m3 *)*values, *scales);
+		fp8_launch<256, TOKEN_VECTORS * 2>(c, n, width, x, x_row, &to);
 	else
-		fp8_tokens_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
-			n, width, (const float *)x, x_row, (__nv_fp8_e4m3 *)*values, *scales);
+		fp8_round_any<<<cuda_blocks(c, n, 1), 256, 0, c->stream>>>(
+			n, width, (const __nv_bfloat16 *)x, x_row, to.values, to.scales);
 	cuda_launched(c, "rounding activations to E4M3");
+	return to;
+}
+
+/* Whether products with w are E4M3's: they want multiples of 16; other sizes are unpacked like a packed weight. */
+static bool fp8_multiplies(const struct cuda_device *c, const struct weight *w)
+{
+	return w->storage == WEIGHT_FP8 && c->base.act == DTYPE_BF16 && w->rows % 16 == 0 && w->cols % 16 == 0;
+}
+
+void cuda_next_reader(struct device *d, const void *x, const struct weight *w, enum weight_use use)
+{
+	struct cuda_device *c = cuda_device(d);
+	c->fp8_wanted = (struct fp8_form){};
+	if (fp8_multiplies(c, w))
+		c->fp8_wanted = {.x = x, .width = use == WEIGHT_BACKWARD ? w->rows : w->cols};
+}
+
+struct fp8_place cuda_fp8_wanted(struct cuda_device *c, size_t n, size_t width, const void *x)
+{
+	const struct fp8_form wanted = c->fp8_wanted;
+	c->fp8_wanted = (struct fp8_form){};
+	if (c->fp8_ready.x == x)
+		c->fp8_ready = (struct fp8_form){};
+	if (wanted.x != x || wanted.width != width)
+		return (struct fp8_place){};
+	struct fp8_place place = fp8_place(c, n, width);
+	if (place.values)
+		c->fp8_ready = {.x = x, .n = n, .width = width};
+	return place;
 }
 
 /* ---- products with a weight ---- */
@@ -154,19 +177,20 @@ static void product_fp8(struct cuda_device *c, const struct gemm *like, const vo
 	bool backward, void *out, enum product_kind kind)
 {
 	struct gemm g = *like;
-	void *values;
-	float *scales;
 	g.a_type = g.b_type = GEMM_E4M3;
 	g.b_transposed = true;
 	g.a_row = g.b_row = g.k;
 	if (kind == PRODUCT_PLAN && cuda_gemm_planned(c, &g, ALIGNED, ALIGNED, out))
 		return;
-	cuda_fp8_tokens(c, g.m, g.k, in, like->a_row, &values, &scales);
+	const struct fp8_place x = fp8_tokens(c, g.m, g.k, in, like->a_row);
 	if (c->base.fault.code)
 		return;
-	g.a_scale = scales;
+	/* A plan is made for the product that follows, before anybody changes x. */
+	if (kind == PRODUCT_PLAN)
+		c->fp8_ready = {.x = in, .n = g.m, .width = g.k};
+	g.a_scale = x.scales;
 	g.b_scale = backward ? w->col_scale : w->row_scale;
-	issue(c, &g, values, backward ? w->transposed : w->data, out, kind);
+	issue(c, &g, x.values, backward ? w->transposed : w->data, out, kind);
 }
 
 /* out = (+=) in W^T, or in W when backward. Tokens of `in` are in_row apart. */
@@ -185,10 +209,10 @@ static void product(struct cuda_device *c, size_t n, const void *in, size_t in_r
 		.b_type = act_type(c),
 		.out_type = act_type(c),
 		.alpha = 1,
-		.beta = kind == PRODUCT_WRITE ? 0.0f : 1.0f};
+		.beta = kind == PRODUCT_WRITE ? 0.0f : 1.0f,
+		.rounds_twice = backward};
 	g.out_row = g.n;
-	/* E4M3 products want multiples of 16; other sizes are unpacked like a packed weight. */
-	if (w->storage == WEIGHT_FP8 && c->base.act == DTYPE_BF16 && w->rows % 16 == 0 && w->cols % 16 == 0) {
+	if (fp8_multiplies(c, w)) {
 		product_fp8(c, &g, in, w, backward, out, kind);
 		return;
 	}

@@ -55,6 +55,7 @@ bool cuda_replay(struct device *d, uint64_t key)
 	struct recording *r = d->fault.code ? NULL : find(c->recordings, key);
 	if (!r || !r->graph)
 		return false;
+	c->fp8_ready = (struct fp8_form){}; /* the graph uses its place */
 	r->used = ++c->recordings->clock;
 	cuda_copies_join(c);
 	cuda_well(c, cudaGraphLaunch(r->graph, c->stream), "replaying a recording");
@@ -66,7 +67,8 @@ void cuda_record(struct device *d, uint64_t key)
 	struct cuda_device *c = cuda_device(d);
 	if (d->fault.code)
 		return;
-	cuda_weight_staging_free(c); /* whoever records is done with loading */
+	c->fp8_ready = (struct fp8_form){}; /* a graph may rest on nothing that was made before it */
+	cuda_weight_staging_free(c);        /* whoever records is done with loading */
 	if (!c->recordings)
 		c->recordings = (struct recordings *)calloc(1, sizeof *c->recordings);
 	if (!c->recordings) {

@@ -4,7 +4,6 @@
 
 #include "gpu/gpu.cuh"
 
-#define E4M3_MAX 448.0f
 #define UNPACK_THREADS 256
 #define UNPACK_GROUPS 4 /* groups of 8 elements that a thread has in flight */
 

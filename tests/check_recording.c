@@ -175,6 +175,15 @@ static void keep_lora_gradient_a(
 	issue(d, &(struct call){.run = run_lora_gradient_a, .tokens = *t, .u.linear = *linear, .in = {x}});
 }
 
+static void run_next_reader(struct device *d, const struct call *c)
+{
+	recorder.real->next_reader(d, c->in[0], c->in[1], (enum weight_use)c->kind);
+}
+static void keep_next_reader(struct device *d, const void *x, const struct weight *w, enum weight_use use)
+{
+	issue(d, &(struct call){.run = run_next_reader, .kind = (int)use, .in = {x, w}});
+}
+
 static void run_norm_forward(struct device *d, const struct call *c)
 {
 	recorder.real->norm_forward(d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->in[0], c->in[1], c->out[0],
@@ -262,14 +271,14 @@ static void keep_attention_backward(struct device *d, const struct attention *a,
 static void run_activation_forward(struct device *d, const struct call *c)
 {
 	recorder.real->activation_forward(
-		d, (enum activation_kind)c->kind, c->size[0], c->size[1], c->in[0], c->out[0]);
+		d, (enum activation_kind)c->kind, c->size[0], c->size[1], c->in[0], c->out[0], c->size[2]);
 }
-static void keep_activation_forward(
-	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h)
+static void keep_activation_forward(struct device *d, enum activation_kind kind, size_t n, size_t width,
+	const void *gate_up, void *h, size_t h_stride)
 {
 	issue(d, &(struct call){.run = run_activation_forward,
 			 .kind = (int)kind,
-			 .size = {n, width},
+			 .size = {n, width, h_stride},
 			 .in = {gate_up},
 			 .out = {h}});
 }
@@ -356,6 +365,7 @@ static void make_recorder(struct device *d)
 	o->lora_forward = keep_lora_forward;
 	o->lora_backward = keep_lora_backward;
 	o->lora_gradient_a = keep_lora_gradient_a;
+	o->next_reader = keep_next_reader;
 	o->norm_forward = keep_norm_forward;
 	o->norm_backward = keep_norm_backward;
 	o->rope_forward = keep_rope_forward;

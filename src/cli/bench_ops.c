@@ -98,7 +98,7 @@ static size_t parts(enum group g)
 /* As the model plans it (train/weights.c): elements behind the weight's rows. */
 static size_t room_of(const struct work *w, enum group g)
 {
-	return w->device->joins && (g == QKV || g == GATE_UP) ? variants_room(w->rank, parts(g)) : 0;
+	return w->device->joins && g != O ? variants_room(w->rank, parts(g)) : 0;
 }
 
 /* Behind the tokens of x, for both groups that read it. */
@@ -106,6 +106,12 @@ static size_t x_room(const struct work *w)
 {
 	size_t qkv = room_of(w, QKV), gate_up = room_of(w, GATE_UP);
 	return qkv > gate_up ? qkv : gate_up;
+}
+
+/* Elements from token to token of h. */
+static size_t h_row(const struct work *w)
+{
+	return w->ffn + room_of(w, DOWN);
 }
 
 /* The group's linear, its adapters cut out of the head of the parameter buffer. */
@@ -117,7 +123,9 @@ static struct lora_linear linear_of(const struct work *w, enum group g)
 		.parts = parts(g),
 		.forward = LORA_F1,
 		.backward = LORA_B1,
-		.x_stride = g == QKV || g == GATE_UP ? w->hidden + x_room(w) : 0,
+		.x_stride = g == O      ? 0
+			    : g == DOWN ? h_row(w)
+					: w->hidden + x_room(w),
 		.y = output_of(w),
 		.s = w->s,
 		.dy = d_output_of(w),
@@ -237,7 +245,7 @@ static void call_attention_backward(void *work)
 static void call_activation_forward(void *work)
 {
 	const struct work *w = work;
-	w->device->ops->activation_forward(w->device, ACTIVATION_SWIGLU, w->n, w->ffn, w->gate_up, w->h);
+	w->device->ops->activation_forward(w->device, ACTIVATION_SWIGLU, w->n, w->ffn, w->gate_up, w->h, h_row(w));
 }
 
 static void call_activation_backward(void *work)
@@ -398,7 +406,8 @@ static int prepare(struct work *w, struct fault *f)
 	void **const buffers[] = {&w->x, &w->delta, &w->y, &w->d_y, &w->qkv, &w->d_qkv, &w->attended, &w->d_attended,
 		&w->gate_up, &w->d_gate_up, &w->h, &w->d_h, &w->s, &w->ds};
 	const size_t widths[] = {w->hidden + x_room(w), w->hidden, w->hidden, w->hidden, outputs(w, QKV),
-		outputs(w, QKV), w->query, w->query, 2 * w->ffn, 2 * w->ffn, w->ffn, w->ffn, 3 * w->rank, 3 * w->rank};
+		outputs(w, QKV), w->query, w->query, 2 * w->ffn, 2 * w->ffn, h_row(w), w->ffn, 3 * w->rank,
+		3 * w->rank};
 	for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
 		*buffers[i] = bench_act(b, n * widths[i]);
 	if (w->gradient_scale != NULL)

@@ -20,7 +20,7 @@
 #include "base/err.h"
 
 /* Raised whenever anything in this header changes; a module built for another number is refused. */
-#define DEVICE_ABI 3
+#define DEVICE_ABI 4
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 
@@ -345,7 +345,8 @@ struct device_ops {
 	/* y of the layer. Base and adapter are added before the base is rounded to bf16: an adapter of a thousandth of the base must still
 	 * count. */
 	void (*lora_forward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear);
-	/* dx (N, cols) = (or +=) dy W + scale * (dy B) A; NULL: not wanted (the first layer). grad_a, grad_b and gradient hooks are added to.
+	/* dx (N, cols) = (or +=) dy W + scale * (dy B) A; NULL: not wanted (the first layer). A bf16 dx may be rounded after each term: what that
+	 * loses is below the rounding of dx itself. grad_a, grad_b and gradient hooks are added to.
 	 * dx may not overlap x or dy. x NULL: grad_a is left to lora_gradient_a, for which ds is kept (LORA_B1 and B5 with s; no hook, no
 	 * row_squares). row_squares: NULL, or (rows) doubles to which every row's own squared norm of (grad_a, grad_b) is added; needs
 	 * t->row_offsets. */
@@ -354,6 +355,10 @@ struct device_ops {
 	/* grad_a += ds^T x, ds being what lora_backward left. */
 	void (*lora_gradient_a)(
 		struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear);
+
+	/* A hint, right before the norm or activation that writes x (N, C): the next product to read x, before it changes, is with w, for this use. A
+	 * device whose product wants x in another form (WEIGHT_FP8: scaled and rounded token by token) makes that in the pass that writes x. */
+	void (*next_reader)(struct device *d, const void *x, const struct weight *w, enum weight_use use);
 
 	/* out (N, C) = rows ids[t] of w (needs WEIGHT_ROWS or WEIGHT_FORWARD). An id outside the matrix is a failure. */
 	void (*embedding)(struct device *d, size_t n, const uint32_t *ids, const struct weight *w, void *out);
@@ -382,9 +387,10 @@ struct device_ops {
 		const void *k, const void *v, const void *out, const float *log_sum_exp, const void *d_out, void *dq,
 		void *dk, void *dv);
 
-	/* h (N, width) = f(gate) * up; gate_up (N, 2 * width) holds a token's gate and behind it its up. */
-	void (*activation_forward)(
-		struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h);
+	/* h (N, width) = f(gate) * up, tokens of h being h_stride elements apart (0: width; what lies between stays); gate_up (N, 2 * width)
+	 * holds a token's gate and behind it its up. */
+	void (*activation_forward)(struct device *d, enum activation_kind kind, size_t n, size_t width,
+		const void *gate_up, void *h, size_t h_stride);
 	/* In place: gate becomes d_gate, up becomes d_up. If h is not NULL the recomputed f(gate) * up is written there; h may be dh. */
 	void (*activation_backward)(struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh,
 		void *gate_up, void *h);

@@ -168,7 +168,8 @@ static void place_all(struct activations *a, const struct walk *w)
 	a->normed_stride = shape->hidden + normed_room(w);
 	a->normed = take(a, n * a->normed_stride, w->act);
 	a->delta = take(a, n * larger(shape->hidden, query_of(shape)), w->act);
-	a->h = take(a, n * larger(shape->intermediate, qkv_of(shape)), w->act);
+	a->h_stride = shape->intermediate + (w->joins ? variants_group_room(w->layout, VARIANTS_DOWN) : 0);
+	a->h = take(a, n * larger(a->h_stride, qkv_of(shape)), w->act);
 	if (a->use == ACTIVATIONS_TRAIN) {
 		a->d_residual = take(a, n * shape->hidden, w->act);
 		a->ds = take(a, n * variants_ranks(w->layout, VARIANTS_DOWN), w->act);

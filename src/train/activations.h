@@ -63,7 +63,8 @@ struct activations {
 	size_t normed_stride; /* elements, room for s of the linears included where the device joins */
 	void *delta; /* (N, hidden or query): what attention or MLP add to the residual stream; backward: gradient of
 			     * normed, and of what attention put out */
-	void *h;     /* (N, ffn): silu(gate) * up; backward: first its gradient, then the gradients of q, k, v */
+	void *h; /* (N, ffn): silu(gate) * up, tokens h_stride apart; backward, dense: first its gradient, then those of q, k, v */
+	size_t h_stride;        /* elements, room for s included where the device joins */
 	void *d_residual;       /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
 	void *ds;               /* (N, ranks of the MLP's last linear): its scale * dy B */
 	uint32_t *ids;          /* (N) */

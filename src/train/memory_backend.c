@@ -71,6 +71,8 @@ static size_t room_of(const struct memory_request *r, const struct model_tensor 
 		group = VARIANTS_QKV;
 	else if (strstr(t->name, "gate_proj") || strstr(t->name, "up_proj"))
 		group = VARIANTS_GATE_UP;
+	else if (strstr(t->name, "down_proj"))
+		group = VARIANTS_DOWN;
 	return joins(r) && group < VARIANTS_GROUPS ? variants_group_room(r->layout, group) : 0;
 }
 

@@ -54,6 +54,8 @@ static struct lora_linear describe(const struct model *m, const struct pass *p, 
 	struct lora_linear linear = {.weight = m->weights->blocks[layer].linear[group]};
 	if (group == VARIANTS_QKV || group == VARIANTS_GATE_UP)
 		linear.x_stride = m->activations.normed_stride;
+	else if (group == VARIANTS_DOWN)
+		linear.x_stride = m->activations.h_stride;
 	if (!p->adapter)
 		return linear;
 	linear.scale = lora_scale(m->layout);
@@ -108,6 +110,12 @@ static struct rope rope_of(const struct model *m)
 		.half = m->weights->shape.head_size / 2,
 		.head_dim = m->weights->shape.head_size,
 	};
+}
+
+/* The linear that reads x next, x being written by the operation that follows. */
+static void next_reader(struct model *m, const void *x, size_t layer, enum variants_group group, enum weight_use use)
+{
+	m->device->ops->next_reader(m->device, x, m->weights->blocks[layer].linear[group], use);
 }
 
 /* normed = norm(x) * weight for a linear to read, x being kept where it is. */
@@ -170,7 +178,7 @@ static void activate(struct model *m, const struct pass *p, size_t layer)
 {
 	struct activations *a = &m->activations;
 	m->device->ops->activation_forward(m->device, ACTIVATION_SWIGLU, p->tokens.count,
-		m->weights->shape.intermediate, a->layers[layer].gate_up, a->h);
+		m->weights->shape.intermediate, a->layers[layer].gate_up, a->h, a->h_stride);
 }
 
 /* normed -> delta = what the MLP adds to the residual stream. */
@@ -178,6 +186,7 @@ static void mlp_forward(struct model *m, const struct pass *p, size_t layer)
 {
 	struct activations *a = &m->activations;
 	gate_up_forward(m, p, layer);
+	next_reader(m, a->h, layer, VARIANTS_DOWN, WEIGHT_FORWARD);
 	activate(m, p, layer);
 	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
 	down.y = a->delta;
@@ -195,12 +204,14 @@ static void forward(struct model *m, const struct pass *p)
 		const struct block_weights *block = &w->blocks[layer];
 		struct saved *saved = &a->layers[layer];
 		activations_open_layer(a, layer);
+		next_reader(m, a->normed, layer, VARIANTS_QKV, WEIGHT_FORWARD);
 		if (layer == 0)
 			norm(m, n, saved->residual, block->input_norm);
 		else
 			add_and_norm(m, n, a->layers[layer - 1].middle, saved->residual, block->input_norm,
 				a->normed_stride);
 		attention_forward(m, p, layer);
+		next_reader(m, a->normed, layer, VARIANTS_GATE_UP, WEIGHT_FORWARD);
 		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm, a->normed_stride);
 		mlp_forward(m, p, layer);
 		activations_keep_layer(a, layer);
@@ -217,10 +228,14 @@ static void restore(struct model *m, const struct pass *p, size_t layer)
 	size_t n = p->tokens.count;
 	activations_recall_layer(a, layer);
 	if (memory_mode_blocks(a->mode)) {
+		next_reader(m, a->normed, layer, VARIANTS_QKV, WEIGHT_FORWARD);
 		norm(m, n, saved->residual, block->input_norm);
 		attention_forward(m, p, layer);
+		next_reader(m, a->normed, layer, VARIANTS_GATE_UP, WEIGHT_FORWARD);
 		add_and_norm(m, n, saved->residual, saved->middle, block->attention_norm, a->normed_stride);
 	} else {
+		if (a->mode != MEMORY_KEEP)
+			next_reader(m, a->normed, layer, VARIANTS_GATE_UP, WEIGHT_FORWARD);
 		norm(m, n, saved->middle, block->attention_norm);
 	}
 	if (a->mode != MEMORY_KEEP)
@@ -240,7 +255,10 @@ static void down_backward(struct model *m, const struct pass *p, size_t layer)
 		d->ops->lora_backward(d, &p->tokens, a->h, &down, NULL, false, NULL);
 		return;
 	}
+	down.x_stride = 0; /* h lies dense where its gradient lay */
 	d->ops->lora_backward(d, &p->tokens, NULL, &down, a->h, false, NULL);
+	if (passes_on(m, layer, VARIANTS_GATE_UP))
+		next_reader(m, a->layers[layer].gate_up, layer, VARIANTS_GATE_UP, WEIGHT_BACKWARD);
 	d->ops->activation_backward(d, ACTIVATION_SWIGLU, p->tokens.count, m->weights->shape.intermediate, a->h,
 		a->layers[layer].gate_up, a->h);
 	d->ops->lora_gradient_a(d, &p->tokens, a->h, &down);
@@ -260,9 +278,12 @@ static void mlp_backward(struct model *m, const struct pass *p, size_t layer)
 	struct lora_linear gate_up = describe(m, p, layer, VARIANTS_GATE_UP);
 	gate_up.dy = saved->gate_up;
 	d->ops->lora_backward(d, &p->tokens, a->normed, &gate_up, below ? a->delta : NULL, false, NULL);
-	if (below)
-		d->ops->norm_backward(d, NORM_RMS, p->tokens.count, m->weights->shape.hidden, a->delta, saved->middle,
-			m->weights->blocks[layer].attention_norm, a->inverse_rms, a->d_residual);
+	if (!below)
+		return;
+	if (passes_on(m, layer, VARIANTS_O))
+		next_reader(m, a->d_residual, layer, VARIANTS_O, WEIGHT_BACKWARD);
+	d->ops->norm_backward(d, NORM_RMS, p->tokens.count, m->weights->shape.hidden, a->delta, saved->middle,
+		m->weights->blocks[layer].attention_norm, a->inverse_rms, a->d_residual);
 }
 
 /* delta, the gradient of what attention put out -> h, the gradients of q, k and v side by side. */
@@ -300,9 +321,12 @@ static void attention_backward(struct model *m, const struct pass *p, size_t lay
 	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
 	qkv.dy = a->h;
 	d->ops->lora_backward(d, &p->tokens, a->normed, &qkv, below ? a->delta : NULL, false, NULL);
-	if (below)
-		d->ops->norm_backward(d, NORM_RMS, n, m->weights->shape.hidden, a->delta, saved->residual,
-			m->weights->blocks[layer].input_norm, a->inverse_rms, a->d_residual);
+	if (!below)
+		return;
+	if (layer > 0)
+		next_reader(m, a->d_residual, layer - 1, VARIANTS_DOWN, WEIGHT_BACKWARD);
+	d->ops->norm_backward(d, NORM_RMS, n, m->weights->shape.hidden, a->delta, saved->residual,
+		m->weights->blocks[layer].input_norm, a->inverse_rms, a->d_residual);
 }
 
 /* normed holds the gradient of the final norm's output. */
@@ -312,6 +336,7 @@ static void backward(struct model *m, const struct pass *p)
 	const struct model_shape *shape = &m->weights->shape;
 	size_t n = p->tokens.count;
 	m->device->ops->zero(m->device, a->d_residual, n * shape->hidden * m->device->act_size);
+	next_reader(m, a->d_residual, shape->layers - 1, VARIANTS_DOWN, WEIGHT_BACKWARD);
 	m->device->ops->norm_backward(m->device, NORM_RMS, n, shape->hidden, a->normed, a->residual_out,
 		m->weights->final_norm, a->inverse_rms, a->d_residual);
 	for (size_t layer = shape->layers; layer-- > 0;) {

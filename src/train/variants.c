@@ -65,7 +65,7 @@ size_t variants_room(size_t rank, size_t adapters)
 
 size_t variants_group_room(const struct lora_layout *layout, enum variants_group group)
 {
-	bool joins = group == VARIANTS_QKV || group == VARIANTS_GATE_UP; /* both read what a norm put out */
+	bool joins = group != VARIANTS_O; /* attention puts its output out dense */
 	return layout && layout->rank && joins
 		       ? variants_room(layout->rank, variants_ranks(layout, group) / layout->rank)
 		       : 0;

@@ -139,14 +139,17 @@ static void check_activation(struct pair *p, size_t n, size_t width, size_t shif
 	size_t size = n * width;
 	pair_case(p, "swiglu of (%zu, %zu), shift %zu, gates up to %g", n, width, shift, (double)range);
 	p->shift = shift;
-	struct both gate_up[4], dh[3], h = pair_output(p, PAIR_ACT, size), again = pair_output(p, PAIR_ACT, size);
+	struct both gate_up[4], dh[3], h = pair_output(p, PAIR_ACT, size), again = pair_output(p, PAIR_ACT, size),
+				       apart = pair_values(p, PAIR_ACT, 3, n * (width + 8), 1);
 	for (int i = 0; i < 4; i++)
 		gate_up[i] = pair_values(p, PAIR_ACT, 1, 2 * size, range);
 	for (int i = 0; i < 3; i++)
 		dh[i] = pair_values(p, PAIR_ACT, 2, size, 1);
 	for (int side = 0; side < PAIR_SIDES; side++) {
 		struct device *d = p->device[side];
-		d->ops->activation_forward(d, ACTIVATION_SWIGLU, n, width, gate_up[3].at[side], h.at[side]);
+		d->ops->activation_forward(d, ACTIVATION_SWIGLU, n, width, gate_up[3].at[side], h.at[side], 0);
+		d->ops->activation_forward(
+			d, ACTIVATION_SWIGLU, n, width, gate_up[3].at[side], apart.at[side], width + 8);
 		d->ops->activation_backward(d, ACTIVATION_SWIGLU, n, width, dh[0].at[side], gate_up[0].at[side], NULL);
 		d->ops->activation_backward(
 			d, ACTIVATION_SWIGLU, n, width, dh[1].at[side], gate_up[1].at[side], dh[1].at[side]);
@@ -154,6 +157,7 @@ static void check_activation(struct pair *p, size_t n, size_t width, size_t shif
 			d, ACTIVATION_SWIGLU, n, width, dh[2].at[side], gate_up[2].at[side], again.at[side]);
 	}
 	pair_near(p, h, rounding, "h");
+	pair_near(p, apart, rounding, "h, tokens apart");
 	pair_near(p, gate_up[0], rounding, "d_gate and d_up");
 	pair_near(p, gate_up[1], rounding, "d_gate and d_up, h over dh");
 	pair_near(p, gate_up[2], rounding, "d_gate and d_up beside h");
@@ -197,7 +201,7 @@ static double activation_loss(struct pair *p, void *self)
 {
 	const struct difference *s = self;
 	struct device *d = p->device[PAIR_GPU];
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, s->n, s->c, s->x.at[PAIR_GPU], s->y.at[PAIR_GPU]);
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, s->n, s->c, s->x.at[PAIR_GPU], s->y.at[PAIR_GPU], 0);
 	return pair_dot(p, s->y, s->dy);
 }
 
@@ -266,7 +270,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	pair_open(&p, pair_types[_i]);
 	struct both x = pair_values(&p, PAIR_ACT, 1, 8, 1), w = pair_values(&p, PAIR_F32, 1, 4, 1);
 	struct device *d = p.device[PAIR_GPU];
-	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 4, x.at[PAIR_GPU], x.at[PAIR_GPU]);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 4, x.at[PAIR_GPU], x.at[PAIR_GPU], 0);
 	pair_refused(&p, SAKIORI_EUNSUPPORTED, "geglu");
 	x = pair_values(&p, PAIR_ACT, 1, 8, 1);
 	w = pair_values(&p, PAIR_F32, 1, 4, 1);

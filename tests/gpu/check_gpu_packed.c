@@ -154,7 +154,8 @@ static void check_kept(struct pair *p, enum kind kind, const struct tensor *t, c
 		pair_wrong(p, "the weight as kept is off by %.3g", sqrt(difference / norm));
 }
 
-static const size_t shapes[][2] = {{64, 64}, {48, 128}, {192, 576}, {576, 192}, {40, 64}, {23, 128}, {320, 1536}};
+static const size_t shapes[][2] = {
+	{64, 64}, {48, 128}, {192, 576}, {576, 192}, {40, 64}, {23, 128}, {320, 1536}, {64, 2560}, {4160, 64}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Runs body on every kind. A device that has none (the CPU) refuses each with SAKIORI_EUNSUPPORTED; FP8 needs multiples of 16. */
@@ -286,6 +287,92 @@ static void adapter_body(struct pair *p, enum kind kind, struct tensor *t, struc
 START_TEST(adapters_sit_on_packed_weights)
 {
 	for_each_kind(pair_types[_i], SHAPES, adapter_body);
+}
+END_TEST
+
+/* The bits of a product with what an operation wrote, told or not that the product comes. */
+static void same_as_untold(struct pair *p, struct both told, struct both untold, const char *what)
+{
+	double *a = pair_read(p, told, PAIR_GPU), *b = pair_read(p, untold, PAIR_GPU);
+	pair_same_bytes(p, a, b, told.n * sizeof *a, what);
+	free(a);
+	free(b);
+}
+
+/* Every operation that may make the form that the weight wants, then the product; a second product after x has changed, untold. */
+static void told_body(struct pair *p, enum kind kind, struct tensor *t, struct both_weights w, const float *read)
+{
+	enum { N = 37, TOLD = 2 };
+	(void)kind, (void)read;
+	size_t rows = t->rows, cols = t->cols;
+	struct device *d = p->device[PAIR_GPU];
+	struct both weight = pair_values(p, PAIR_F32, 20, cols > rows ? cols : rows, 1), y[TOLD][5], dx[TOLD][3];
+	for (int told = 0; told < TOLD; told++) {
+		struct both x = pair_values(p, PAIR_ACT, 21, N * cols, 1), normed = pair_output(p, PAIR_ACT, N * cols),
+			    inverse = pair_output(p, PAIR_F32, N),
+			    gate_up = pair_values(p, PAIR_ACT, 22, N * 2 * cols, 2),
+			    h = pair_output(p, PAIR_ACT, N * (cols + 8)),
+			    dy = pair_values(p, PAIR_ACT, 23, N * rows, 1),
+			    z = pair_values(p, PAIR_ACT, 24, N * rows, 1),
+			    stream = pair_values(p, PAIR_ACT, 25, N * rows, 1),
+			    halves = pair_values(p, PAIR_ACT, 26, N * rows, 2),
+			    dh = pair_values(p, PAIR_ACT, 27, N * rows / 2, 1);
+		for (int i = 0; i < 5; i++)
+			y[told][i] = pair_output(p, PAIR_ACT, N * rows);
+		for (int i = 0; i < 3; i++)
+			dx[told][i] = pair_output(p, PAIR_ACT, N * cols);
+		const float *norm = weight.at[PAIR_GPU];
+		struct tokens tokens = {.count = N};
+		struct lora_linear l = {.weight = w.at[PAIR_GPU], .x_stride = cols + 8, .y = y[told][2].at[PAIR_GPU]};
+		if (told)
+			d->ops->next_reader(d, normed.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_FORWARD);
+		d->ops->norm_forward(d, NORM_RMS, N, cols, x.at[PAIR_GPU], NULL, NULL, norm, 1e-5f, normed.at[PAIR_GPU],
+			0, inverse.at[PAIR_GPU]);
+		d->ops->matmul(d, N, normed.at[PAIR_GPU], w.at[PAIR_GPU], NULL, y[told][0].at[PAIR_GPU]);
+		/* told, and never read: what is written there next, untold, counts */
+		if (told)
+			d->ops->next_reader(d, normed.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_FORWARD);
+		d->ops->norm_forward(d, NORM_RMS, N, cols, x.at[PAIR_GPU], NULL, NULL, norm, 1e-5f, normed.at[PAIR_GPU],
+			0, inverse.at[PAIR_GPU]);
+		d->ops->norm_forward(d, NORM_RMS, N, cols, x.at[PAIR_GPU], NULL, NULL, norm, 10, normed.at[PAIR_GPU], 0,
+			inverse.at[PAIR_GPU]);
+		d->ops->matmul(d, N, normed.at[PAIR_GPU], w.at[PAIR_GPU], NULL, y[told][1].at[PAIR_GPU]);
+		if (told)
+			d->ops->next_reader(d, h.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_FORWARD);
+		d->ops->activation_forward(
+			d, ACTIVATION_SWIGLU, N, cols, gate_up.at[PAIR_GPU], h.at[PAIR_GPU], cols + 8);
+		d->ops->lora_forward(d, &tokens, h.at[PAIR_GPU], &l);
+		/* the form was used up, and x has changed since */
+		d->ops->activation_forward(d, ACTIVATION_SWIGLU, N, cols, x.at[PAIR_GPU], h.at[PAIR_GPU], cols + 8);
+		l.y = y[told][3].at[PAIR_GPU];
+		d->ops->lora_forward(d, &tokens, h.at[PAIR_GPU], &l);
+		if (told)
+			d->ops->next_reader(d, stream.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_BACKWARD);
+		d->ops->norm_backward(d, NORM_RMS, N, rows, dy.at[PAIR_GPU], z.at[PAIR_GPU], norm, inverse.at[PAIR_GPU],
+			stream.at[PAIR_GPU]);
+		d->ops->matmul_backward(d, N, stream.at[PAIR_GPU], w.at[PAIR_GPU], dx[told][0].at[PAIR_GPU], false);
+		if (told)
+			d->ops->next_reader(d, halves.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_BACKWARD);
+		d->ops->activation_backward(
+			d, ACTIVATION_SWIGLU, N, rows / 2, dh.at[PAIR_GPU], halves.at[PAIR_GPU], dh.at[PAIR_GPU]);
+		d->ops->matmul_backward(d, N, halves.at[PAIR_GPU], w.at[PAIR_GPU], dx[told][1].at[PAIR_GPU], false);
+		/* told of one tensor, and another is read first */
+		if (told)
+			d->ops->next_reader(d, normed.at[PAIR_GPU], w.at[PAIR_GPU], WEIGHT_FORWARD);
+		d->ops->norm_forward(d, NORM_RMS, N, cols, x.at[PAIR_GPU], NULL, NULL, norm, 1e-5f, normed.at[PAIR_GPU],
+			0, inverse.at[PAIR_GPU]);
+		d->ops->matmul_backward(d, N, dy.at[PAIR_GPU], w.at[PAIR_GPU], dx[told][2].at[PAIR_GPU], false);
+		d->ops->matmul(d, N, normed.at[PAIR_GPU], w.at[PAIR_GPU], NULL, y[told][4].at[PAIR_GPU]);
+	}
+	for (int i = 0; i < 5; i++)
+		same_as_untold(p, y[1][i], y[0][i], "y");
+	for (int i = 0; i < 3; i++)
+		same_as_untold(p, dx[1][i], dx[0][i], "dx");
+}
+
+START_TEST(what_is_made_for_the_next_reader_has_the_same_bits)
+{
+	for_each_kind(pair_types[_i], SHAPES, told_body);
 }
 END_TEST
 
@@ -458,6 +545,7 @@ int main(void)
 		values_are_kept_as_near_as_the_kind_allows,
 		products_are_those_of_what_is_read,
 		adapters_sit_on_packed_weights,
+		what_is_made_for_the_next_reader_has_the_same_bits,
 		adapters_are_merged_into_packed_weights,
 		packed_weights_are_neither_sliced_nor_written,
 		losses_over_packed_heads_match,

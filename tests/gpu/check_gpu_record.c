@@ -225,7 +225,7 @@ START_TEST(after_a_failure_nothing_runs)
 	layer_step(&l);
 	struct both x = pair_values(&p, PAIR_F32, 1, 8, 1);
 	device_sync(d, NULL);
-	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 4, l.gate_up, l.h);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 4, l.gate_up, l.h, 0);
 	d->ops->norm_forward(d, (enum norm_kind)9, 1, 4, l.h, NULL, NULL, l.norm, 1, l.h, 0, NULL);
 	/* none of this may crash, whatever it is given */
 	layer_step(&l);

@@ -224,7 +224,7 @@ static void run_forward(struct layer *l, struct call *c)
 	d->ops->lora_forward(d, &c->tokens, l->attended, &c->o);
 	norm(l, 1, l->residual[0], l->delta);
 	d->ops->lora_forward(d, &c->tokens, l->normed, &c->up);
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, LAYER_TOKENS, LAYER_FFN, l->gate_up, l->h);
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, LAYER_TOKENS, LAYER_FFN, l->gate_up, l->h, 0);
 	d->ops->lora_forward(d, &c->tokens, l->h, &c->down);
 	norm(l, 2, l->residual[1], l->delta);
 }

@@ -175,8 +175,21 @@ START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 	for (int i = 0; i < N; i++)
 		h_expected[i] = p.gate[i] / (1 + exp(-p.gate[i])) * p.up[i];
 	void *h = d->ops->alloc(d, N * d->act_size);
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, h);
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, h, 0);
 	near_act(d, h, h_expected, N, "h");
+	/* tokens apart, what lies between left alone */
+	enum { APART = WIDTH + 5 };
+	double *wide = fixture_doubles(TOKENS * APART), *wide_expected = fixture_doubles(TOKENS * APART);
+	for (int i = 0; i < TOKENS * APART; i++) {
+		wide[i] = -7;
+		wide_expected[i] = i % APART < WIDTH ? h_expected[i / APART * WIDTH + i % APART] : wide[i];
+	}
+	void *apart = fixture_act_from(d, wide, TOKENS * APART);
+	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, apart, APART);
+	near_act(d, apart, wide_expected, TOKENS * APART, "h, tokens apart");
+	d->ops->release(d, apart);
+	free(wide);
+	free(wide_expected);
 	double d_gate[N], d_up[N];
 	fixture_differences(gated_loss, &p, p.gate, N, d_gate);
 	fixture_differences(gated_loss, &p, p.up, N, d_up);
@@ -204,7 +217,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	double zero[8] = {0};
 	float weight[2] = {1, 1}, inverse[2];
 	struct device *d = fixture_open(fixture_types[_i], 0);
-	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 1, zero, zero);
+	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 1, zero, zero, 0);
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
 	device_close(d);
 	d = fixture_open(fixture_types[_i], 0);

@@ -4,7 +4,7 @@
 #define GRAIN 8192 /* elements */
 
 struct activation_args {
-	size_t width;
+	size_t width, h_row;
 	void *gate_up, *h;
 	const void *dh;
 };
@@ -19,10 +19,11 @@ static bool known_kind(struct device *d, enum activation_kind kind)
 	return !d->fault.code;
 }
 
-void cpu_activation_forward(
-	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h)
+void cpu_activation_forward(struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up,
+	void *h, size_t h_stride)
 {
-	struct activation_args a = {.width = width, .gate_up = (void *)(uintptr_t)gate_up, .h = h};
+	struct activation_args a = {
+		.width = width, .h_row = h_stride ? h_stride : width, .gate_up = (void *)(uintptr_t)gate_up, .h = h};
 	if (known_kind(d, kind))
 		cpu_run(d, n, GRAIN / width + 1, CPU_PICK(d, swiglu_forward), &a);
 }

@@ -125,8 +125,8 @@ void cpu_attention_backward(struct device *d, const struct attention *a, const s
 	void *dv);
 
 /* activation.c */
-void cpu_activation_forward(
-	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up, void *h);
+void cpu_activation_forward(struct device *d, enum activation_kind kind, size_t n, size_t width, const void *gate_up,
+	void *h, size_t h_stride);
 void cpu_activation_backward(
 	struct device *d, enum activation_kind kind, size_t n, size_t width, const void *dh, void *gate_up, void *h);
 

@@ -157,6 +157,11 @@ static void fetch_copy(struct device *d, unsigned slot, void *to, const void *ho
 	cpu_copy(d, to, host, bytes);
 }
 
+static void next_reader(struct device *d, const void *x, const struct weight *w, enum weight_use use)
+{
+	(void)d, (void)x, (void)w, (void)use;
+}
+
 static void copy_wait(struct device *d, unsigned slot)
 {
 	(void)d;
@@ -227,6 +232,7 @@ static const struct device_ops cpu_ops = {
 	.rope_backward = cpu_rope_backward,
 	.attention_forward = cpu_attention_forward,
 	.attention_backward = cpu_attention_backward,
+	.next_reader = next_reader,
 	.activation_forward = cpu_activation_forward,
 	.activation_backward = cpu_activation_backward,
 	.cross_entropy = cpu_cross_entropy,
