@@ -311,6 +311,7 @@ static void told_body(struct pair *p, enum kind kind, struct tensor *t, struct b
 		struct both x = pair_values(p, PAIR_ACT, 21, N * cols, 1), normed = pair_output(p, PAIR_ACT, N * cols),
 			    inverse = pair_output(p, PAIR_F32, N),
 			    gate_up = pair_values(p, PAIR_ACT, 22, N * 2 * cols, 2),
+			    other = pair_values(p, PAIR_ACT, 28, N * 2 * cols, 2),
 			    h = pair_output(p, PAIR_ACT, N * (cols + 8)),
 			    dy = pair_values(p, PAIR_ACT, 23, N * rows, 1),
 			    z = pair_values(p, PAIR_ACT, 24, N * rows, 1),
@@ -343,7 +344,7 @@ static void told_body(struct pair *p, enum kind kind, struct tensor *t, struct b
 			d, ACTIVATION_SWIGLU, N, cols, gate_up.at[PAIR_GPU], h.at[PAIR_GPU], cols + 8);
 		d->ops->lora_forward(d, &tokens, h.at[PAIR_GPU], &l);
 		/* the form was used up, and x has changed since */
-		d->ops->activation_forward(d, ACTIVATION_SWIGLU, N, cols, x.at[PAIR_GPU], h.at[PAIR_GPU], cols + 8);
+		d->ops->activation_forward(d, ACTIVATION_SWIGLU, N, cols, other.at[PAIR_GPU], h.at[PAIR_GPU], cols + 8);
 		l.y = y[told][3].at[PAIR_GPU];
 		d->ops->lora_forward(d, &tokens, h.at[PAIR_GPU], &l);
 		if (told)
