@@ -184,6 +184,25 @@ START_TEST(a_log_line_cannot_be_split_by_its_values)
 }
 END_TEST
 
+START_TEST(available_memory_shrinks_with_what_is_taken_and_fits_the_machine)
+{
+	size_t taken = (size_t)192 << 20;
+	size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+	bool shrank = false;
+	/* Others on the machine may give back more than we take, but not every time. */
+	for (int turn = 0; turn < 20 && !shrank; turn++) {
+		size_t before = available_memory();
+		ck_assert_uint_gt(before, 0);
+		ck_assert_uint_le(before, machine);
+		char *p = must_alloc(taken);
+		memset(p, 1, taken);
+		shrank = available_memory() < before;
+		free(p);
+	}
+	ck_assert(shrank);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("base");
@@ -198,6 +217,7 @@ int main(void)
 	tcase_add_test(t, normals_have_mean_zero_and_variance_one);
 	tcase_add_test(t, hashes_are_those_of_the_reference);
 	tcase_add_test(t, a_replaced_file_is_whole_and_a_directory_is_refused);
+	tcase_add_test(t, available_memory_shrinks_with_what_is_taken_and_fits_the_machine);
 	tcase_add_test(t, a_log_line_cannot_be_split_by_its_values);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

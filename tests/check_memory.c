@@ -148,6 +148,17 @@ START_TEST(a_cpu_offloads_nothing)
 }
 END_TEST
 
+START_TEST(some_of_a_device_is_left_to_what_is_not_counted)
+{
+	const struct device_memory unknown = {0}, small = {.free = 1000}, large = {.free = (size_t)16 << 30};
+	ck_assert_uint_eq(memory_device_limit(&unknown), 0);
+	ck_assert_uint_gt(memory_device_limit(&small), 0);
+	ck_assert_uint_lt(memory_device_limit(&small), small.free);
+	ck_assert_uint_lt(memory_device_limit(&large), large.free);
+	ck_assert_uint_gt(memory_device_limit(&large), (size_t)15 << 30);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("memory");
@@ -158,6 +169,7 @@ int main(void)
 	tcase_add_test(t, a_refusal_names_a_batch_that_fits);
 	tcase_add_test(t, blocks_stay_packed_where_all_of_a_weight_are_of_one_kind);
 	tcase_add_test(t, a_cpu_offloads_nothing);
+	tcase_add_test(t, some_of_a_device_is_left_to_what_is_not_counted);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

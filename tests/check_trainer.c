@@ -206,6 +206,25 @@ START_TEST(micro_batches_set_memory_and_not_the_result)
 }
 END_TEST
 
+/* 9 rows of evaluation beside steps of one row, and none: the same memory, but for a longer row. */
+START_TEST(evaluation_takes_no_more_memory_than_training)
+{
+	struct trainer_config c = make_config();
+	c.batch_rows = 1;
+	c.micro_tokens = 1024;
+	c.eval = c.data;
+	struct trainer *with = open_trainer(&c);
+	c.eval = NULL;
+	struct trainer *without = open_trainer(&c);
+	struct eval_stats stats;
+	ck_assert_uint_eq(trainer_memory_bytes(with), trainer_memory_bytes(without));
+	must(trainer_evaluate(with, &stats, &fault));
+	ck_assert_uint_eq(stats.rows, 23);
+	trainer_close(with);
+	trainer_close(without);
+}
+END_TEST
+
 START_TEST(training_lowers_the_loss_until_the_rows_are_known)
 {
 	struct trainer_config c = make_config();
@@ -470,6 +489,7 @@ int main(void)
 	tcase_add_test(tests, a_checkpoint_of_other_settings_or_rows_is_refused_and_changes_nothing);
 	tcase_add_test(tests, the_same_seed_gives_the_same_bits_and_another_does_not);
 	tcase_add_test(tests, micro_batches_set_memory_and_not_the_result);
+	tcase_add_test(tests, evaluation_takes_no_more_memory_than_training);
 	tcase_add_test(tests, training_lowers_the_loss_until_the_rows_are_known);
 	tcase_add_test(tests, evaluation_changes_nothing_and_its_first_loss_is_the_step_s);
 	tcase_add_test(tests, a_cancelled_step_leaves_everything_as_it_was);

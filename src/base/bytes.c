@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void reader_init(struct reader *r, const void *data, size_t size)
 {
@@ -253,4 +254,54 @@ uint16_t f32_to_bf16(float f)
 	if ((bits & 0x7fffffffu) > 0x7f800000u)
 		return (uint16_t)(bits >> 16 | 0x40);
 	return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* ---- memory, as files of the kernel tell it ---- */
+
+/* The number in a file of one line: `format` has one %llu. False where it is not there or says another thing ("max"). */
+static bool number_in(const char *path, const char *format, unsigned long long *out)
+{
+	char line[128];
+	bool found = false;
+	FILE *file = fopen(path, "re");
+	while (file && !found && fgets(line, sizeof line, file))
+		found = sscanf(line, format, out) == 1;
+	if (file)
+		fclose(file);
+	return found;
+}
+
+/* What the control group (version 2) leaves; SIZE_MAX without a limit. */
+static size_t group_memory(void)
+{
+	char group[512], path[600];
+	unsigned long long most, current;
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	bool found = file && fscanf(file, "0::%511[^\n]", group) == 1;
+	if (file)
+		fclose(file);
+	if (!found)
+		return SIZE_MAX;
+	const char *const folders[] = {group, ""}; /* in a container the group's own name may lead nowhere */
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", folders[i]);
+		if (!number_in(path, "%llu", &most))
+			continue;
+		snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", folders[i]);
+		if (number_in(path, "%llu", &current))
+			return most > current ? (size_t)(most - current) : 1;
+	}
+	return SIZE_MAX;
+}
+
+size_t available_memory(void)
+{
+	unsigned long long kibibytes = 0;
+	size_t group = group_memory(), host = 0;
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	if (number_in("/proc/meminfo", "MemAvailable: %llu", &kibibytes))
+		host = (size_t)kibibytes * 1024;
+	else if (pages > 0 && page > 0)
+		host = (size_t)pages * (size_t)page;
+	return host < group ? host : group;
 }

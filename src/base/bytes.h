@@ -60,3 +60,7 @@ float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);
+
+/* Bytes that this process may still allocate without swapping, by the kernel's estimate and the limit of its control group; physical memory where
+ * /proc/meminfo is hidden; 0 if nothing is known. */
+size_t available_memory(void);

@@ -107,7 +107,7 @@ static int find_limit(struct plan *p, struct fault *f)
 		d->ops->memory(d, &memory);
 		rc = device_sync(d, f);
 	}
-	p->limit = memory.free;
+	p->limit = memory_device_limit(&memory);
 	p->host_limit = memory_host_limit();
 	device_close(d);
 	return rc;
@@ -170,7 +170,12 @@ static void count_flops(struct plan *p)
 	double adapter = (double)p->layout.size;
 	p->flops = 4 * linear + 4 * hidden * (double)p->shape->vocabulary + 6 * adapter + 3 * attention;
 	p->flops_again[MEMORY_SELECTIVE] = p->flops_again[MEMORY_OFFLOAD] = 2 * layers * gate_up;
-	p->flops_again[MEMORY_BLOCKS] = p->flops_again[MEMORY_BLOCKS_OFFLOAD] = 2 * linear + 2 * adapter + attention;
+	/* All of a layer's forward but its last linear. */
+	double last = layers * hidden * (double)w->ffn;
+	if (p->layout.targets & 1u << LORA_DOWN)
+		adapter -= layers * (double)(p->layout.rank * (w->hidden + w->ffn));
+	p->flops_again[MEMORY_BLOCKS] = p->flops_again[MEMORY_BLOCKS_OFFLOAD] =
+		2 * (linear - last) + 2 * adapter + attention;
 }
 
 static int make_plan(struct plan *p, struct fault *f)

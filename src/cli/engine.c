@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 
 int engine_read_dtype(const char *word, enum trainer_dtype *out, struct fault *f)
@@ -48,7 +49,8 @@ const char *engine_cache(void)
 		snprintf(path, sizeof path, "%s/.cache/sakiori", home);
 	else
 		return NULL;
-	return path;
+	/* Without it everything is measured again, which costs seconds and nothing else. */
+	return file_make_directories(path, 0700, NULL) ? NULL : path;
 }
 
 json_t *engine_orders(const struct variants *v, size_t tokens)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "train/memory_backend.h"
 
 static const char *const mode_names[MEMORY_MODES] = {
@@ -69,16 +70,14 @@ void memory_count(const struct memory_request *r, enum memory_mode mode, struct 
 
 size_t memory_host_limit(void)
 {
-	char line[128];
-	unsigned long long kibibytes = 0;
-	FILE *file = fopen("/proc/meminfo", "re");
-	if (!file)
-		return 0;
-	while (fgets(line, sizeof line, file))
-		if (sscanf(line, "MemAvailable: %llu", &kibibytes) == 1)
-			break;
-	fclose(file);
-	return (size_t)kibibytes * 1024 / 2;
+	return available_memory() / 2;
+}
+
+size_t memory_device_limit(const struct device_memory *memory)
+{
+	/* Recordings, kernels that the driver loads when they are first used, the process itself: nobody counts them. */
+	const size_t reserve = (size_t)384 << 20;
+	return memory->free > 2 * reserve ? memory->free - reserve : memory->free / 2;
 }
 
 bool memory_fits(const struct memory_breakdown *b, size_t limit, size_t host_limit)

@@ -74,5 +74,7 @@ int memory_choose(const struct memory_request *r, size_t limit, size_t host_limi
 	struct memory_breakdown *out, struct fault *f);
 /* Bytes of the host that may well be page-locked: half of what is available now. 0: not known. The one function here that asks the machine. */
 size_t memory_host_limit(void);
+/* Bytes that may be planned for on a device: what is free, less a reserve for what is not counted. 0: not known. */
+size_t memory_device_limit(const struct device_memory *memory);
 /* The most rows of r->longest tokens that fit at once in this mode; 0: not one. */
 size_t memory_most_rows(const struct memory_request *r, enum memory_mode mode, size_t limit, size_t host_limit);

@@ -47,13 +47,33 @@ static void data_progress(void *self, size_t done, size_t total)
 	c->progress(c->progress_self, "data", done, total);
 }
 
+/* Tokens of the largest micro-batch that `rows` rows of the dataset can make. */
+static size_t pass_of(const struct trainer *t, const struct dataset *data, size_t rows)
+{
+	size_t tokens;
+	if (!size_mul(rows, dataset_counts(data)->longest_row, &tokens) || tokens > t->config.micro_tokens)
+		tokens = t->config.micro_tokens;
+	return tokens ? tokens : 1;
+}
+
+/* Tokens of the largest micro-batch that can come: no need to plan memory for more. Beside training an evaluation makes do with what that takes,
+ * or with its longest row. */
+static size_t largest_pass(const struct trainer *t)
+{
+	size_t eval = t->eval ? dataset_counts(t->eval)->longest_row : 1;
+	if (!t->data)
+		return t->eval ? pass_of(t, t->eval, EVAL_ROWS_AT_ONCE) : 1;
+	size_t train = pass_of(t, t->data, t->config.batch_rows);
+	return train > eval ? train : eval;
+}
+
 static int make_sampler(
 	const struct trainer *t, const struct dataset *data, size_t batch_rows, struct sampler **out, struct fault *f)
 {
 	struct sampler_options order = {
 		.seed = t->config.seed,
 		.batch_rows = batch_rows,
-		.micro_tokens = t->config.micro_tokens,
+		.micro_tokens = largest_pass(t),
 		.shuffle = t->config.shuffle,
 	};
 	return sampler_new(out, data, &order, f);
@@ -114,22 +134,6 @@ static size_t longest_row(const struct trainer *t)
 	return train > eval ? train : eval;
 }
 
-/* Tokens of the largest micro-batch that can come: no need to plan memory for more. */
-static size_t largest_pass(const struct trainer *t)
-{
-	size_t most = 1;
-	const struct dataset *sets[] = {t->data, t->eval};
-	for (int i = 0; i < 2; i++) {
-		if (!sets[i])
-			continue;
-		size_t rows = i == 0 ? t->config.batch_rows : EVAL_ROWS_AT_ONCE, tokens;
-		if (!size_mul(rows, dataset_counts(sets[i])->longest_row, &tokens) || tokens > t->config.micro_tokens)
-			tokens = t->config.micro_tokens;
-		most = tokens > most ? tokens : most;
-	}
-	return most;
-}
-
 static struct variants_config variants_wanted(const struct trainer *t)
 {
 	const struct trainer_config *c = &t->config;
@@ -164,7 +168,7 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.merged = variants_may_merge(c->device, t->device->act, t->device->threads, &orders),
 	};
 	t->device->ops->memory(t->device, &memory);
-	return memory_choose(&request, memory.free, memory_host_limit(), &c->memory, &breakdown, f);
+	return memory_choose(&request, memory_device_limit(&memory), memory_host_limit(), &c->memory, &breakdown, f);
 }
 
 static int open_activations(struct trainer *t, struct fault *f)

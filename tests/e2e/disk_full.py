@@ -8,7 +8,7 @@ import sys
 
 from cluster import Cluster, until
 
-with Cluster(sites=1, rounds=12, deadline="2s", min_deadline="1s") as cluster:
+with Cluster(sites=1, rounds=300, deadline="2s", min_deadline="1s") as cluster:
     site = cluster.sites[0]
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", site.state], capture_output=True).returncode != 0:
         print("mounting a tmpfs is not allowed here")
@@ -30,7 +30,7 @@ with Cluster(sites=1, rounds=12, deadline="2s", min_deadline="1s") as cluster:
         until("it goes on when space returns", lambda: site.status()["round"] > stuck)
         until("it has finished", site.finished)
         site.stop()
-        assert site.round_rows() == list(range(1, 13)), site.round_rows()
+        assert site.round_rows() == list(range(1, 301)), site.round_rows()
         site.check_objects()
     finally:
         if site.process is not None:

@@ -53,14 +53,22 @@ for name in ("large", "8b", "8b-small", "tiny"):
 plan = read("8b")
 keep = plan["modes"][0]
 weights = sum(keep["bytes"][key] for key in ("attention_weights", "mlp_weights", "embedding", "head"))
-# Behind the rows of q, k, v, gate and up there is room for their adapters.
-room = 64 * (4096 + 2 * 1024 + 2 * 14336)
+# Behind the rows of q, k, v, gate, up and down there is room for their adapters.
+room = 64 * (4096 + 2 * 1024 + 2 * 14336 + 4096)
 assert weights == 2 * (32 * (218103808 + room) + 2 * 128256 * 4096), weights
 assert plan["parameters"] == 41943040 and plan["mode"] == "keep"
 assert abs(plan["flops_per_token"] - 31.881e9) < 1e6, plan["flops_per_token"]
+# A block's forward once more, but for its last linear: 2 (q, k, v, o, gate, up) and their adapters, half the attention.
+again = 2 * 32 * (218103808 - 4096 * 14336) + 2 * (41943040 - 32 * 16 * (4096 + 14336)) + 32 * 2 * 2048 * 4096
+blocks = next(mode for mode in plan["modes"] if mode["mode"] == "blocks")
+assert abs(blocks["flops_again_per_token"] - again) < 1e4, (blocks["flops_again_per_token"], again)
 assert keep["layer_bytes"] == 8192 * 94560, keep["layer_bytes"]
 assert read("8b-small")["mode"] == "offload"
 END
+
+# Without a limit this machine's own memory counts, on a CPU too: terabytes are refused.
+expect 1 'MiB of [0-9]* MiB' \
+	"$sakiori" plan --model shape:llama-3-70b --base-dtype f32 --batch 128 --seq 8192 --micro-tokens 1048576
 
 # The table for people has a line for each of the same figures.
 plan 80GiB --device cuda --model shape:llama-3-8b --batch 4 --seq 2048 >"$work/table"

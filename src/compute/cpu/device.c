@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -125,7 +126,9 @@ void cpu_zero(struct device *d, void *p, size_t bytes)
 static void count_memory(struct device *d, struct device_memory *out)
 {
 	const struct cpu_device *c = cpu_device(d);
-	*out = (struct device_memory){.used = c->used, .peak = c->peak};
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	*out = (struct device_memory){.used = c->used, .peak = c->peak, .free = available_memory()};
+	out->total = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
 }
 
 /* Host memory is the device's own: what is sent is there at once. It is not counted as the device's. */
