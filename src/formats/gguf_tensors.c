@@ -27,11 +27,11 @@ static int set_type(struct gguf_tensor *t, uint32_t number, struct fault *f)
 	if (name == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"tensor %s is stored as type number %" PRIu32 ", which is unknown here; "
-			"use a file in F32, F16, BF16, Q8_0, Q4_0 or Q4_1",
+			"use a file in " STORED_TYPE_NAMES,
 			t->name, number);
 	return fault_set(f, SAKIORI_EUNSUPPORTED,
-		"tensor %s is stored as %s, which is not supported; use a file in F32, F16, BF16, "
-		"Q8_0, Q4_0 or Q4_1 (llama-quantize writes them)",
+		"tensor %s is stored as %s, which is not supported; use a file in " STORED_TYPE_NAMES
+		" (llama-quantize writes them)",
 		t->name, name);
 }
 

@@ -6,10 +6,11 @@
 #include "base/bytes.h"
 
 #define BLOCK 32
+#define SUPER 256 /* of the K formats */
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are copied from little-endian files as they are");
 
-/* Layouts: ggml's block_q8_0, block_q4_0 and block_q4_1. */
+/* Layouts: ggml's block_q8_0, block_q4_0, block_q4_1 and so on. */
 static const struct {
 	const char *name;
 	size_t block, bytes;
@@ -20,6 +21,11 @@ static const struct {
 	[STORED_Q8_0] = {"Q8_0", BLOCK, 2 + BLOCK},
 	[STORED_Q4_0] = {"Q4_0", BLOCK, 2 + BLOCK / 2},
 	[STORED_Q4_1] = {"Q4_1", BLOCK, 4 + BLOCK / 2},
+	[STORED_Q5_0] = {"Q5_0", BLOCK, 2 + 4 + BLOCK / 2},
+	[STORED_Q5_1] = {"Q5_1", BLOCK, 4 + 4 + BLOCK / 2},
+	[STORED_Q4_K] = {"Q4_K", SUPER, 4 + 12 + SUPER / 2},
+	[STORED_Q5_K] = {"Q5_K", SUPER, 4 + 12 + SUPER / 8 + SUPER / 2},
+	[STORED_Q6_K] = {"Q6_K", SUPER, SUPER / 2 + SUPER / 4 + SUPER / 16 + 2},
 };
 
 const char *stored_type_name(enum stored_type type)
@@ -73,6 +79,63 @@ static void decode_nibbles(const uint8_t *q, float scale, int centre, float mini
 	}
 }
 
+/* Nibbles as above, each with a fifth bit: bit i of the 32 at `high` is value i's. */
+static void decode_five(const uint8_t *high, float scale, int centre, float minimum, float *out)
+{
+	const uint8_t *q = high + 4;
+	for (int i = 0; i < BLOCK / 2; i++) {
+		int low = (q[i] & 15) | (high[i / 8] >> i % 8 & 1) << 4;
+		int above = (q[i] >> 4) | (high[2 + i / 8] >> i % 8 & 1) << 4;
+		out[i] = scale * (float)(low - centre) + minimum;
+		out[i + BLOCK / 2] = scale * (float)(above - centre) + minimum;
+	}
+}
+
+/* The 6-bit scale and minimum of sub-block j < 8: the first four pairs lie whole in 12 bytes, the others in the bits left over. */
+static void sub_block_scale(const uint8_t *s, int j, float *scale, float *minimum)
+{
+	if (j < 4) {
+		*scale = (float)(s[j] & 63);
+		*minimum = (float)(s[j + 4] & 63);
+	} else {
+		*scale = (float)((s[j + 4] & 15) | (s[j - 4] >> 6) << 4);
+		*minimum = (float)((s[j + 4] >> 4) | (s[j] >> 6) << 4);
+	}
+}
+
+/* Q4_K and Q5_K (`high`: its 32 bytes of fifth bits, bit j of byte i for value i of sub-block j; else NULL). */
+static void decode_k(const uint8_t *in, const uint8_t *high, const uint8_t *q, float *out)
+{
+	float d = f16_to_f32(load_u16(in)), least = f16_to_f32(load_u16(in + 2));
+	for (int j = 0; j < SUPER / BLOCK; j++) {
+		const uint8_t *nibbles = q + j / 2 * BLOCK;
+		float scale, minimum;
+		sub_block_scale(in + 4, j, &scale, &minimum);
+		scale *= d;
+		minimum *= least;
+		for (int i = 0; i < BLOCK; i++) {
+			int value = j % 2 ? nibbles[i] >> 4 : nibbles[i] & 15;
+			if (high)
+				value |= (high[i] >> j & 1) << 4;
+			out[j * BLOCK + i] = scale * (float)value - minimum;
+		}
+	}
+}
+
+/* Two halves of 128 values: in each, value 32 k + i has its low bits in nibble k / 2 of byte i (or 32 + i for odd k), two high ones in byte i. */
+static void decode_q6_k(const uint8_t *in, float *out)
+{
+	const uint8_t *low = in, *high = in + SUPER / 2;
+	const int8_t *scales = (const int8_t *)high + SUPER / 4;
+	float d = f16_to_f32(load_u16((const uint8_t *)scales + SUPER / 16));
+	for (int v = 0; v < SUPER; v++) {
+		int half = v / 128, k = v / 32 % 4, i = v % 32;
+		int nibble = low[half * 64 + k % 2 * 32 + i] >> k / 2 * 4 & 15;
+		int value = (nibble | (high[half * 32 + i] >> 2 * k & 3) << 4) - 32;
+		out[v] = d * (float)scales[v / 16] * (float)value;
+	}
+}
+
 void stored_type_decode(enum stored_type type, const void *in, size_t values, float *out)
 {
 	const uint8_t *p = in;
@@ -100,6 +163,28 @@ void stored_type_decode(enum stored_type type, const void *in, size_t values, fl
 	case STORED_Q4_1:
 		for (size_t i = 0; i < blocks; i++, p += bytes)
 			decode_nibbles(p + 4, f16_to_f32(load_u16(p)), 0, f16_to_f32(load_u16(p + 2)), out + i * BLOCK);
+		break;
+	case STORED_Q5_0:
+		for (size_t i = 0; i < blocks; i++, p += bytes)
+			decode_five(p + 2, f16_to_f32(load_u16(p)), 16, 0.0f, out + i * BLOCK);
+		break;
+	case STORED_Q5_1:
+		for (size_t i = 0; i < blocks; i++, p += bytes)
+			decode_five(p + 4, f16_to_f32(load_u16(p)), 0, f16_to_f32(load_u16(p + 2)), out + i * BLOCK);
+		break;
+	case STORED_Q4_K:
+		for (size_t i = 0; i < blocks; i++, p += bytes)
+			decode_k(p, NULL, p + 16, out + i * SUPER);
+		break;
+	case STORED_Q5_K:
+		for (size_t i = 0; i < blocks; i++, p += bytes)
+			decode_k(p, p + 16, p + 16 + SUPER / 8, out + i * SUPER);
+		break;
+	case STORED_Q6_K:
+		for (size_t i = 0; i < blocks; i++, p += bytes)
+			decode_q6_k(p, out + i * SUPER);
+		break;
+	case STORED_TYPES:
 		break;
 	}
 }

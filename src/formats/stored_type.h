@@ -4,9 +4,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Q formats hold 32 values of one row a block: f16 scale (and f16 minimum for Q4_1), then the integers. */
-enum stored_type { STORED_F32, STORED_F16, STORED_BF16, STORED_Q8_0, STORED_Q4_0, STORED_Q4_1 };
-#define STORED_TYPES 6
+/* Q formats hold 32 values of one row a block: f16 scale (and f16 minimum for Q4_1 and Q5_1), then the integers. K formats hold 256, in
+ * sub-blocks with integer scales of their own. */
+enum stored_type {
+	STORED_F32,
+	STORED_F16,
+	STORED_BF16,
+	STORED_Q8_0,
+	STORED_Q4_0,
+	STORED_Q4_1,
+	STORED_Q5_0,
+	STORED_Q5_1,
+	STORED_Q4_K,
+	STORED_Q5_K,
+	STORED_Q6_K,
+	STORED_TYPES
+};
+/* The names of them all, for sentences. */
+#define STORED_TYPE_NAMES "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K"
 
 /* "F32", "Q4_1", ...; goes into the base fingerprint, so it never changes. */
 const char *stored_type_name(enum stored_type type);

@@ -8,7 +8,12 @@ import sys
 import gguf
 import numpy as np
 
-ROWS, COLS = 3, 64
+ROWS, COLS = 3, 256
+# Values and bytes of a block, and where its f16 numbers lie.
+LAYOUTS = {
+    "Q8_0": (32, 34, [0]), "Q4_0": (32, 18, [0]), "Q4_1": (32, 20, [0, 2]), "Q5_0": (32, 22, [0]), "Q5_1": (32, 24, [0, 2]),
+    "Q4_K": (256, 144, [0, 2]), "Q5_K": (256, 176, [0, 2]), "Q6_K": (256, 210, [208]),
+}
 
 
 def scales(rng, n):
@@ -20,17 +25,17 @@ def scales(rng, n):
 
 
 def blocks(rng, kind):
-    n = ROWS * COLS // 32
-    raw = rng.integers(0, 256, (n, {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}[kind])).astype(np.uint8)
-    raw[:, :2] = scales(rng, n)
-    if kind == "Q4_1":
-        raw[:, 2:4] = scales(rng, n)
+    values, size, floats = LAYOUTS[kind]
+    n = ROWS * COLS // values
+    raw = rng.integers(0, 256, (n, size)).astype(np.uint8)
+    for at in floats:
+        raw[:, at:at + 2] = scales(rng, n)
     return raw.reshape(ROWS, -1)
 
 
 out = gguf.GGUFWriter(sys.argv[1], "dequantize")
 rng = np.random.default_rng(0)
-for kind in ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]:
+for kind in ["F32", "F16", "BF16", *LAYOUTS]:
     number = gguf.GGMLQuantizationType[kind]
     if kind.startswith("Q"):
         raw = blocks(rng, kind)

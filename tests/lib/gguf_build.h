@@ -17,7 +17,7 @@ enum {
 	BUILD_U64 = 10,
 	BUILD_F64 = 12
 };
-enum { BUILD_TYPE_F32 = 0, BUILD_TYPE_Q4_0 = 2, BUILD_TYPE_Q5_0 = 6, BUILD_TYPE_Q8_0 = 8 };
+enum { BUILD_TYPE_F32 = 0, BUILD_TYPE_Q4_0 = 2, BUILD_TYPE_Q8_0 = 8 };
 
 void build_header(struct writer *w, uint32_t version, uint64_t tensors, uint64_t keys);
 void build_text(struct writer *w, const char *text);
