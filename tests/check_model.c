@@ -457,6 +457,39 @@ START_TEST(a_cached_text_gives_the_logits_of_the_whole_text)
 }
 END_TEST
 
+/* A base of B turns pair i (B / b)^(2i / head size) times slower than a base of b. */
+START_TEST(rope_factors_slow_the_rotations_down)
+{
+	enum { POSITIONS = 50 };
+	struct model_file *file;
+	struct device_config config = {.name = "cpu", .threads = 1, .act = DTYPE_F64};
+	struct device *device;
+	struct activations a[3];
+	must(model_file_open(source_path("tiny.gguf"), &file, &fault));
+	must(device_open(&config, &device, &fault));
+	struct model_shape shape[3] = {*model_file_shape(file), *model_file_shape(file), *model_file_shape(file)};
+	size_t half = shape[0].head_size / 2;
+	shape[1].rope_theta *= 16;
+	for (size_t i = 0; i < half; i++)
+		shape[2].rope_factors[i] = (float)pow(16, (double)i / (double)half);
+	for (int k = 0; k < 3; k++)
+		must(activations_plan(&a[k], device, &shape[k], NULL, ACTIVATIONS_EVALUATE, MEMORY_KEEP, POSITIONS,
+			POSITIONS, &fault));
+	double off = 0, moved = 0;
+	for (size_t i = 0; i < POSITIONS * half; i++) {
+		off = fmax(off, fabs((double)a[1].cosine[i] - (double)a[2].cosine[i]));
+		off = fmax(off, fabs((double)a[1].sine[i] - (double)a[2].sine[i]));
+		moved = fmax(moved, fabs((double)a[0].sine[i] - (double)a[2].sine[i]));
+	}
+	ck_assert_double_lt(off, 1e-5); /* the factors are f32 */
+	ck_assert_double_gt(moved, 0.1);
+	for (int k = 0; k < 3; k++)
+		activations_free(&a[k]);
+	device_close(device);
+	model_file_close(file);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("model");
@@ -471,6 +504,7 @@ int main(void)
 	tcase_add_test(tests, what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient);
 	tcase_add_test(tests, evaluation_and_training_agree_and_the_base_is_without_adapter);
 	tcase_add_test(tests, a_cached_text_gives_the_logits_of_the_whole_text);
+	tcase_add_test(tests, rope_factors_slow_the_rotations_down);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

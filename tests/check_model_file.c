@@ -29,9 +29,11 @@ struct options {
 	float rope_base;         /* 0: no key */
 	uint32_t experts;        /* 0: no key */
 	const char *without;     /* leaves this tensor out */
-	const char *extra;       /* adds this tensor */
-	const char *wrong;       /* gives this tensor a row more */
-	bool reversed;           /* writes the tensors from last to first */
+	const char *extra;       /* adds this tensor of extra_size floats (0: 8), all extra_value */
+	uint32_t extra_size;
+	float extra_value;
+	const char *wrong; /* gives this tensor a row more */
+	bool reversed;     /* writes the tensors from last to first */
 	uint32_t alignment;
 	float bad_value; /* when not 0: the first value of output_norm */
 };
@@ -112,7 +114,7 @@ static void build_model(struct options o)
 		offset = (offset + bytes + o.alignment - 1) / o.alignment * o.alignment;
 	}
 	if (o.extra != NULL)
-		build_tensor(&w, o.extra, 0, 8, BUILD_TYPE_F32, offset);
+		build_tensor(&w, o.extra, 0, o.extra_size ? o.extra_size : 8, BUILD_TYPE_F32, offset);
 	for (int n = 0; n < BUILT; n++) {
 		int i = o.reversed ? BUILT - 1 - n : n;
 		if (left_out(i, &o))
@@ -123,8 +125,8 @@ static void build_model(struct options o)
 										   : (float)(1000 * i) + (float)k);
 	}
 	build_pad(&w, o.alignment);
-	if (o.extra != NULL)
-		memset(write_space(&w, 32), 0, 32);
+	for (uint32_t k = 0; o.extra != NULL && k < (o.extra_size ? o.extra_size : 8); k++)
+		write_f32(&w, o.extra_value);
 	struct fault f = {0};
 	ck_assert_msg(file_replace(path, w.data, w.size, 0600, &f) == 0, "%s", f.text);
 	writer_fini(&keys);
@@ -243,19 +245,26 @@ END_TEST
 
 START_TEST(the_same_tensors_with_other_scalars_are_another_base)
 {
-	struct options models[5] = {VALID, VALID, VALID, VALID, VALID};
-	char hex[5][HASH_HEX_SIZE];
+	enum { MODELS = 8 };
+	struct options models[MODELS] = {VALID, VALID, VALID, VALID, VALID, VALID, VALID, VALID};
+	char hex[MODELS][HASH_HEX_SIZE];
 	models[1].rope_base = 10000; /* what a file without the key means: the same base */
 	models[2].rope_base = 10001;
 	models[3].epsilon = 1e-6f;
 	models[4].heads = 4; /* of 2 features each; the key rows are the same 4 */
 	models[4].kv_heads = 2;
-	for (int i = 0; i < 5; i++) {
+	models[5].extra = models[6].extra = "rope_freqs.weight";
+	models[5].extra_size = models[6].extra_size = 2;
+	models[5].extra_value = 2;
+	models[6].extra_value = 3;
+	models[7].scaling_factor = 2; /* linear: the same turns as models[5] */
+	for (int i = 0; i < MODELS; i++) {
 		build_model(models[i]);
 		fingerprint(path, 1000, hex[i]);
 	}
 	ck_assert_str_eq(hex[0], hex[1]);
-	for (int i = 2; i < 5; i++)
+	ck_assert_str_eq(hex[5], hex[7]);
+	for (int i = 2; i < MODELS - 1; i++)
 		for (int k = 1; k < i; k++)
 			ck_assert_str_ne(hex[i], hex[k]);
 }
@@ -393,17 +402,39 @@ START_TEST(other_architectures_and_kinds_of_file_are_refused_by_name)
 }
 END_TEST
 
-START_TEST(rope_scaling_is_refused_by_name)
+/* The factors of a model that opens. */
+static void scales(struct options o, float expected)
+{
+	struct model_file *mf;
+	struct fault f = {0};
+	build_model(o);
+	ck_assert_msg(model_file_open(path, &mf, &f) == 0, "%s", f.text);
+	ck_assert(
+		model_file_shape(mf)->rope_factors[0] == expected && model_file_shape(mf)->rope_factors[1] == expected);
+	model_file_close(mf);
+}
+
+START_TEST(rope_scaling_is_read_or_refused_by_name)
 {
 	struct options o = VALID;
+	scales(o, 1);
 	o.scaling = "yarn";
-	refused(o, SAKIORI_EUNSUPPORTED, "rope scaling yarn is not supported");
+	refused(o, SAKIORI_EUNSUPPORTED, "rope scaling yarn is not supported; none, linear and llama3 are");
 	o.scaling = NULL;
 	o.scaling_factor = 4;
-	refused(o, SAKIORI_EUNSUPPORTED, "rope scaling linear by 4 is not supported");
+	scales(o, 4);
+	o.scaling_factor = NAN;
+	refused(o, SAKIORI_EFORMAT, "rope factor 0 is nan");
 	o = VALID;
 	o.extra = "rope_freqs.weight";
-	refused(o, SAKIORI_EUNSUPPORTED, "rope scaling llama3 (tensor rope_freqs.weight)");
+	refused(o, SAKIORI_EFORMAT, "tensor rope_freqs.weight is not one row of 2 numbers in F32");
+	o.extra_size = 2;
+	refused(o, SAKIORI_EFORMAT, "rope factor 0 is 0, expected");
+	o.extra_value = 8;
+	scales(o, 8);
+	o.scaling = "linear";
+	o.scaling_factor = 2;
+	scales(o, 16);
 	o = VALID;
 	o.scaling = "none";
 	o.scaling_factor = 4;
@@ -584,7 +615,7 @@ int main(void)
 	tcase_add_test(t, a_file_changed_between_two_passes_is_noticed);
 	tcase_add_test(t, weights_that_are_not_finite_are_refused);
 	tcase_add_test(t, other_architectures_and_kinds_of_file_are_refused_by_name);
-	tcase_add_test(t, rope_scaling_is_refused_by_name);
+	tcase_add_test(t, rope_scaling_is_read_or_refused_by_name);
 	tcase_add_test(t, shapes_that_do_not_hold_together_are_refused);
 	tcase_add_test(t, missing_wrong_and_foreign_tensors_are_refused_by_name);
 	tcase_add_test(t, random_weights_are_the_same_every_time_and_spread_as_promised);

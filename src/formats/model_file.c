@@ -19,7 +19,6 @@
 #define VOCABULARY_LIMIT 16777216
 #define LAYER_LIMIT 1024
 #define HEAD_LIMIT 4096
-#define HEAD_SIZE_LIMIT 1024
 
 static int check_range(const char *what, uint32_t v, uint32_t high, struct fault *f)
 {
@@ -39,7 +38,7 @@ static int check_shape(const struct model_shape *s, struct fault *f)
 		{"the number of layers", s->layers, LAYER_LIMIT},
 		{"the number of heads", s->heads, HEAD_LIMIT},
 		{"the number of key and value heads", s->kv_heads, HEAD_LIMIT},
-		{"the head size", s->head_size, HEAD_SIZE_LIMIT},
+		{"the head size", s->head_size, MODEL_HEAD_SIZE_MAX},
 		{"the vocabulary", s->vocabulary, VOCABULARY_LIMIT},
 		{"the context length", s->context, INT32_MAX},
 	};
@@ -60,6 +59,10 @@ static int check_shape(const struct model_shape *s, struct fault *f)
 	if (!(s->rope_theta >= 1 && isfinite(s->rope_theta)))
 		return fault_set(f, SAKIORI_EFORMAT, "the rope base is %g, expected a number of at least 1",
 			(double)s->rope_theta);
+	for (size_t i = 0; i < s->head_size / 2; i++)
+		if (!(s->rope_factors[i] >= 1e-3f && s->rope_factors[i] <= 1e6f))
+			return fault_set(f, SAKIORI_EFORMAT, "rope factor %zu is %g, expected 0.001 to 1000000", i,
+				(double)s->rope_factors[i]);
 	return 0;
 }
 
@@ -360,6 +363,11 @@ static void scalars_leaf(const struct model_shape *s, uint8_t out[static HASH_SI
 	hash_u64(&h, s->head_size);
 	hash_f32(&h, s->norm_epsilon);
 	hash_f32(&h, s->rope_theta);
+	bool scaled = false;
+	for (size_t i = 0; i < s->head_size / 2; i++)
+		scaled |= s->rope_factors[i] != 1;
+	for (size_t i = 0; scaled && i < s->head_size / 2; i++)
+		hash_f32(&h, s->rope_factors[i]);
 	hash_final(&h, out);
 }
 

@@ -12,6 +12,8 @@
 #include "formats/gguf.h"
 #include "formats/stored_type.h"
 
+#define MODEL_HEAD_SIZE_MAX 1024
+
 /* Everything is validated: all counts at least 1 and bounded, heads a multiple of kv_heads, head_size even. */
 struct model_shape {
 	char architecture[32]; /* "llama" */
@@ -28,6 +30,8 @@ struct model_shape {
 	float rope_theta; /* base of the rotary frequencies; rotary dimension = head_size, Hugging Face's half-split
 			     pairs */
 	bool tied;        /* lm_head.weight is model.embed_tokens.weight; no tensor of that name then */
+	/* (head_size / 2): pair i turns rope_factors[i] times slower than the base says (scaling of kinds linear and llama3); 1 without scaling */
+	float rope_factors[MODEL_HEAD_SIZE_MAX / 2];
 };
 
 struct model_tensor {
@@ -43,8 +47,8 @@ struct model_file;
 /* Opens a GGUF file, or random weights of a real shape with `shape:NAME` (tiny, smollm2-135m, smollm2-360m, smollm2-1.7b,
  * tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b, llama-2-7b, llama-3-8b, llama-3-70b: N(0, 0.02) in bf16, norms 1, for
  * benches; no tokenizer). All tensors the shape asks for
- * must be there in their sizes; any other tensor, rope scaling and every feature that this project would compute
- * wrongly is refused by name. */
+ * must be there in their sizes; any other tensor, other kinds of rope scaling than linear and llama3, and every feature that this
+ * project would compute wrongly is refused by name. */
 int model_file_open(const char *path, struct model_file **out, struct fault *f);
 void model_file_close(struct model_file *mf);
 const struct model_shape *model_file_shape(const struct model_file *mf);

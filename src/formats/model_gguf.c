@@ -7,6 +7,8 @@
 
 #include "formats/model_file_private.h"
 
+#define ROPE_FACTORS "rope_freqs.weight"
+
 /* Both names of a block's tensors; the rows of q and k lie permuted. */
 static const struct {
 	const char *hugging_face, *ggml;
@@ -121,9 +123,16 @@ static int check_features(const struct gguf *g, struct fault *f)
 		if (rc != 0)
 			return rc;
 	}
-	char scaling[32] = "linear"; /* what llama.cpp assumes for a bare factor */
+	return 0;
+}
+
+/* The factor of all pairs alike; 1 without scaling. A bare factor is linear, as llama.cpp takes it. */
+static int read_linear_scaling(const struct gguf *g, float *factor, struct fault *f)
+{
+	*factor = 1;
 	if (gguf_has(g, "llama.rope.scaling.type")) {
 		struct gguf_text text;
+		char scaling[32];
 		int rc = gguf_get_text(g, "llama.rope.scaling.type", &text, f);
 		if (rc != 0)
 			return rc;
@@ -131,15 +140,34 @@ static int check_features(const struct gguf *g, struct fault *f)
 		if (strcmp(scaling, "none") == 0)
 			return 0;
 		if (!text_is(text, "linear"))
-			return fault_set(f, SAKIORI_EUNSUPPORTED, "rope scaling %s is not supported", scaling);
+			return fault_set(f, SAKIORI_EUNSUPPORTED,
+				"rope scaling %s is not supported; none, linear and llama3 are", scaling);
 	}
-	float factor = 1.0f;
-	int rc = optional_f32(g, "llama.rope.scaling.factor", &factor, f);
+	int rc = optional_f32(g, "llama.rope.scaling.factor", factor, f);
 	if (rc == 0)
-		rc = optional_f32(g, "llama.rope.scale_linear", &factor, f);
-	if (rc == 0 && factor != 1.0f && factor != 0.0f)
-		rc = fault_set(
-			f, SAKIORI_EUNSUPPORTED, "rope scaling %s by %g is not supported", scaling, (double)factor);
+		rc = optional_f32(g, "llama.rope.scale_linear", factor, f);
+	if (*factor == 0)
+		*factor = 1;
+	return rc;
+}
+
+/* Scaling of kind llama3 comes as its result, a factor for each pair, in a tensor of its own. */
+static int read_rope_factors(const struct gguf *g, struct model_shape *s, struct fault *f)
+{
+	const struct gguf_tensor *t = gguf_tensor_find(g, ROPE_FACTORS);
+	size_t pairs = s->head_size / 2;
+	float linear;
+	int rc = read_linear_scaling(g, &linear, f);
+	if (rc != 0 || pairs > MODEL_HEAD_SIZE_MAX / 2)
+		return rc; /* the head size is refused later, with all that is out of range */
+	for (size_t i = 0; i < pairs; i++)
+		s->rope_factors[i] = 1;
+	if (t != NULL && (t->type != STORED_F32 || t->shape[0] != pairs || t->bytes != pairs * sizeof(float)))
+		return fault_set(f, SAKIORI_EFORMAT, "tensor %s is not one row of %zu numbers in F32", t->name, pairs);
+	if (t != NULL)
+		rc = gguf_read(g, t, 0, pairs * sizeof(float), s->rope_factors, f);
+	for (size_t i = 0; i < pairs; i++)
+		s->rope_factors[i] *= linear;
 	return rc;
 }
 
@@ -212,6 +240,8 @@ static int read_shape(const struct gguf *g, struct model_shape *s, struct fault 
 		rc = read_vocabulary(g, s, f);
 	if (rc == 0)
 		rc = read_heads(g, s, f);
+	if (rc == 0)
+		rc = read_rope_factors(g, s, f);
 	return rc;
 }
 
@@ -244,15 +274,12 @@ static int by_offset(const void *a, const void *b)
 	return (left->offset > right->offset) - (left->offset < right->offset);
 }
 
-/* A tensor that nothing reads would be left out of the arithmetic in silence: a bias, an expert, rope factors. */
+/* A tensor that nothing reads would be left out of the arithmetic in silence: a bias, an expert. */
 static int refuse_the_rest(const struct model_file *mf, struct fault *f)
 {
 	size_t all = gguf_tensor_count(mf->gguf);
-	if (all == mf->count)
+	if (all == mf->count + (gguf_tensor_find(mf->gguf, ROPE_FACTORS) != NULL))
 		return 0; /* each entry has a tensor of its own */
-	if (gguf_tensor_find(mf->gguf, "rope_freqs.weight") != NULL)
-		return fault_set(
-			f, SAKIORI_EUNSUPPORTED, "rope scaling llama3 (tensor rope_freqs.weight) is not supported");
 	const struct gguf_tensor **used = calloc(mf->count, sizeof *used);
 	if (used == NULL)
 		return fault_set(f, SAKIORI_ENOMEM, "no memory for %zu tensors", mf->count);
@@ -262,7 +289,7 @@ static int refuse_the_rest(const struct model_file *mf, struct fault *f)
 	int rc = 0;
 	for (size_t i = 0; i < all && rc == 0; i++) {
 		const struct gguf_tensor *t = gguf_tensor_at(mf->gguf, i);
-		if (bsearch(&t, used, mf->count, sizeof *used, by_offset) == NULL)
+		if (strcmp(t->name, ROPE_FACTORS) != 0 && bsearch(&t, used, mf->count, sizeof *used, by_offset) == NULL)
 			rc = fault_set(f, SAKIORI_EUNSUPPORTED,
 				"tensor %s has no place in a Llama of this shape; it is not supported", t->name);
 	}

@@ -14,16 +14,16 @@
 
 /* From each model's config.json; but for the first, which is nobody's and runs anywhere in no time. */
 static const struct model_shape shapes[] = {
-	{"llama", "tiny", 64, 128, 5, 4, 2, 16, 512, 2048, 1e-5f, 10000.0f, true},
-	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true},
-	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true},
-	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true},
-	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false},
-	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true},
-	{"llama", "llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 1e-5f, 500000.0f, true},
-	{"llama", "llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e-5f, 10000.0f, false},
-	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
-	{"llama", "llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
+	{"llama", "tiny", 64, 128, 5, 4, 2, 16, 512, 2048, 1e-5f, 10000.0f, true, {0}},
+	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true, {0}},
+	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true, {0}},
+	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true, {0}},
+	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false, {0}},
+	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true, {0}},
+	{"llama", "llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 1e-5f, 500000.0f, true, {0}},
+	{"llama", "llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e-5f, 10000.0f, false, {0}},
+	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false, {0}},
+	{"llama", "llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false, {0}},
 };
 
 /* Layers that read the same input are one matrix to a device, the tensors one above the other: they are pieces of one stream. */
@@ -58,6 +58,9 @@ int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 		return fault_set(
 			f, SAKIORI_ENOTFOUND, "no shape of the name %.40s is known; there are %s", name, known);
 	mf->shape = *shape;
+	for (size_t i = 0; i < mf->shape.head_size / 2; i++)
+		mf->shape.rope_factors[i] =
+			1; /* as the models themselves, but for Llama 3.2's: work and memory are the same */
 	int rc = model_file_expect(mf, f);
 	if (rc != 0)
 		return rc;

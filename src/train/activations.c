@@ -195,13 +195,14 @@ void activations_count(const struct model_shape *shape, const struct lora_layout
 	free(a.layers);
 }
 
-/* Angle of pair i at position p: p * theta^(-2i / head_size), as Hugging Face's default rotary embedding. */
+/* Angle of pair i at position p: p * theta^(-2i / head_size) / factor i, as Hugging Face's rotary embedding. */
 static void fill_rotations(struct activations *a, const struct model_shape *shape)
 {
 	size_t half = shape->head_size / 2, n = a->positions * half;
 	float *cosine = must_calloc(n, sizeof *cosine), *sine = must_calloc(n, sizeof *sine);
 	for (size_t i = 0; i < half; i++) {
-		double frequency = pow((double)shape->rope_theta, -2.0 * (double)i / (double)shape->head_size);
+		double frequency = pow((double)shape->rope_theta, -2.0 * (double)i / (double)shape->head_size) /
+				   (double)shape->rope_factors[i];
 		for (size_t p = 0; p < a->positions; p++) {
 			cosine[p * half + i] = (float)cos((double)p * frequency);
 			sine[p * half + i] = (float)sin((double)p * frequency);
