@@ -14,7 +14,7 @@ static struct attention_plans *plans_of(struct cuda_device *c)
 		cuda_fail(c, SAKIORI_ENOMEM, "attention: out of memory");
 		return NULL;
 	}
-	/* For tests and comparisons: cuDNN however small the call, or never, or no tensor cores either. */
+	/* For tests and comparisons: cuDNN however small the call, and a failure where it refuses; or never; or no tensor cores either. */
 	const char *way = secure_getenv("SAKIORI_CUDA_ATTENTION");
 	if (way && !strcmp(way, "cudnn"))
 		c->attention->cudnn_always = true;
@@ -182,6 +182,8 @@ void cuda_attention_forward(struct device *d, const struct attention *a, const s
 	if (!call_check(c, &call) || !(plans = plans_of(c)))
 		return;
 	if (plans->fastest == ATTENTION_CUDNN && attention_cudnn(c, &call, false))
+		return;
+	if (c->base.fault.code)
 		return;
 	struct attention_shape s = shape_of(&call);
 	if (plans->fastest <= ATTENTION_FLASH && attention_flash_takes(c, &call))

@@ -71,7 +71,7 @@ enum attention_way { ATTENTION_CUDNN, ATTENTION_FLASH, ATTENTION_GENERAL };
 
 struct attention_plans {
 	enum attention_way fastest;    /* that may be used */
-	bool cudnn_always;             /* also where a plan takes longer than it saves */
+	bool cudnn_always;             /* also where a plan takes longer than it saves; what it refuses is a failure */
 	struct attention_cudnn *cudnn; /* NULL until first asked */
 };
 
@@ -83,15 +83,18 @@ bool attention_offsets(
 	struct cuda_device *c, const struct attention_call *call, size_t padded, struct attention_offsets *to);
 
 #ifdef HAVE_CUDNN
-/* attention_cudnn.cu. False: not served (no library, or it refuses the shape) and nothing was issued, or the device failed. */
+/* attention_cudnn.cu. False: not served (no library, or it refuses the shape) and nothing was issued, or the device failed; with cudnn_always
+ * both are failures. */
 bool attention_cudnn(struct cuda_device *c, const struct attention_call *call, bool backward);
 void attention_cudnn_free(struct cuda_device *c);
-/* cuDNN's version and what it refused last and why, or why there is none; for tests. NULL before the first attention. */
-const char *attention_cudnn_state(const struct cuda_device *c);
 #else
 static inline bool attention_cudnn(struct cuda_device *c, const struct attention_call *call, bool backward)
 {
-	(void)c, (void)call, (void)backward;
+	(void)call, (void)backward;
+	if (c->attention->cudnn_always)
+		cuda_fail(c, SAKIORI_EDEVICE,
+			"attention, SAKIORI_CUDA_ATTENTION=cudnn: there is no cuDNN: this backend was compiled without "
+			"it");
 	return false;
 }
 static inline void attention_cudnn_free(struct cuda_device *c)

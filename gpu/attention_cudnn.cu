@@ -115,7 +115,7 @@ struct attention_cudnn {
 	cudnnHandle_t handle; /* NULL: no cuDNN */
 	struct plan plans[PLANS];
 	size_t count;
-	char state[512];
+	char state[512]; /* cuDNN's version and what it refused last and why, or why there is none */
 };
 
 /* Keeps the leading `bits` bits of n, rounding up. */
@@ -144,7 +144,7 @@ static struct attention_cudnn *cudnn_of(struct cuda_device *c)
 	static void *const library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
 	fe::cudnn_dlhandle = library;
 	if (!library) {
-		state_set(n, "not there", "no libcudnn.so.9");
+		snprintf(n->state, sizeof n->state, "there is no cuDNN: libcudnn.so.9 cannot be opened");
 		return n;
 	}
 	try {
@@ -152,7 +152,7 @@ static struct attention_cudnn *cudnn_of(struct cuda_device *c)
 			n->handle = NULL;
 		else if (fe::detail::set_stream(n->handle, c->stream) != CUDNN_STATUS_SUCCESS)
 			n->handle = NULL;
-		state_set(n, n->handle ? "ready" : "not usable", "");
+		state_set(n, n->handle ? "ready" : "not usable", n->handle ? "nothing refused" : "it gives no handle");
 	} catch (const std::exception &e) {
 		n->handle = NULL;
 		state_set(n, "not usable", e.what());
@@ -172,11 +172,6 @@ void attention_cudnn_free(struct cuda_device *c)
 	if (n->handle)
 		fe::detail::destroy_handle(n->handle);
 	free(n);
-}
-
-const char *attention_cudnn_state(const struct cuda_device *c)
-{
-	return c->attention && c->attention->cudnn ? c->attention->cudnn->state : NULL;
 }
 
 typedef std::shared_ptr<fe::graph::Tensor_attributes> tensor;
@@ -353,8 +348,12 @@ static struct plan *plan_of(struct cuda_device *c, struct attention_cudnn *n, co
 	for (size_t i = 0; i < n->count; i++)
 		if (!memcmp(&n->plans[i].key, key, sizeof *key))
 			return &n->plans[i];
-	if (n->count == PLANS || c->capturing)
+	if (c->capturing)
 		return NULL;
+	if (n->count == PLANS) {
+		state_set(n, "plan", "as many are kept as may be");
+		return NULL;
+	}
 	struct plan *p = &n->plans[n->count++];
 	memcpy(&p->key, key, sizeof *key); /* with what lies between the fields */
 	try {
@@ -410,16 +409,29 @@ static void run(struct cuda_device *c, struct attention_cudnn *n, const struct a
 	}
 }
 
+/* False, always: the own kernels serve the call. Where SAKIORI_CUDA_ATTENTION=cudnn asks for cuDNN they may not, or a test of cuDNN
+ * would be one of them without anybody noticing. */
+static bool refused(struct cuda_device *c, const struct attention_cudnn *n)
+{
+	if (c->attention->cudnn_always)
+		cuda_fail(c, SAKIORI_EDEVICE, "attention, SAKIORI_CUDA_ATTENTION=cudnn: %s",
+			n ? n->state : "out of memory");
+	return false;
+}
+
 bool attention_cudnn(struct cuda_device *c, const struct attention_call *call, bool backward)
 {
 	struct plan_key key;
 	struct attention_cudnn *n = cudnn_of(c);
-	if (!n || !n->handle || !key_make(c, call, &key) || !aligned(call->q) || !aligned(call->k) ||
-		!aligned(call->v) || !aligned(call->out))
+	if (!n || !n->handle)
+		return refused(c, n);
+	if (!key_make(c, call, &key) || !aligned(call->q) || !aligned(call->k) || !aligned(call->v) ||
+		!aligned(call->out) || (backward && key.head_dim > BACKWARD_HEAD_MAX))
 		return false;
 	struct plan *p = plan_of(c, n, &key);
 	if (!p || (backward ? !p->backward : !p->forward))
-		return false;
+		/* No plan is made while a sequence is captured, and a deterministic one may ask for too much space. */
+		return c->capturing || c->deterministic ? false : refused(c, n);
 	if (backward && !(aligned(call->d_out) && aligned(call->dq) && aligned(call->dk) && aligned(call->dv))) {
 		cuda_fail(c, SAKIORI_EINVAL,
 			"attention: gradients must begin at multiples of 16 bytes, as the inputs do");
