@@ -5,7 +5,6 @@
 
 #define GUARD 256 /* bytes before and behind a buffer; keeps its alignment */
 #define GUARD_BYTE 0xA5
-#define EXIT_SKIP 77
 #define NAMES_MAX 256
 
 struct pair_memory {
@@ -546,7 +545,7 @@ static void open_devices(const char *name)
 	int rc = open_under_test(DTYPE_F32, false, &kept[0][0], &f);
 	if (rc == SAKIORI_EDEVICE && !getenv("SAKIORI_GPU_REQUIRED")) {
 		printf("SKIP %s: %s\n", name, f.text);
-		exit(EXIT_SKIP);
+		exit(PAIR_SKIPPED);
 	}
 	if (rc || device_open(&config, &exact, &f)) {
 		printf("FAIL %s: %s\n", name, f.text);
@@ -564,6 +563,18 @@ static void close_devices(void)
 	for (size_t i = 0; verbose && i < nearest_count; i++)
 		printf("%-50s %8.2g of %8.2g\n", nearest[i].what, nearest[i].worst, nearest[i].limit);
 	nearest_count = 0;
+}
+
+int pair_try(enum dtype act, void (*call)(struct device *d), struct fault *f)
+{
+	struct device *d;
+	choose_module();
+	if (open_under_test(act, false, &d, f))
+		return 0;
+	call(d);
+	int rc = device_sync(d, f);
+	device_close(d);
+	return rc;
 }
 
 int pair_run(const char *name, const TTest *const *tests, size_t count, int loops)

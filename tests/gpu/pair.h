@@ -130,5 +130,8 @@ void pair_differences(struct pair *p, pair_loss *loss, void *self, struct both v
 /* The sum of the products of two buffers of the device under test. */
 double pair_dot(struct pair *p, struct both x, struct both y);
 
+/* What a device of its own under test says to `call`, its fault being filled; 0 also where no device opens, which pair_run reports. */
+int pair_try(enum dtype act, void (*call)(struct device *d), struct fault *f);
+enum { PAIR_SKIPPED = 77 }; /* main's value for a program that could test nothing */
 /* Runs the suite of one program: each test `loops` times. Returns what main returns. */
 int pair_run(const char *name, const TTest *const *tests, size_t count, int loops);
