@@ -361,16 +361,14 @@ static void chunk(const struct loss_plan *p, loss_call *a)
 		move<false>(p, a, p->d_hidden);
 }
 
-/* Tokens of a chunk: all chunks of a call are alike, so that few products are planned. */
+/* Tokens of a chunk; only the last has fewer. Chunks as large as may be: alike, they would shrink when one more begins, and a plan could
+ * not tell how many tokens fit by halving (src/train/memory_backend.c, cuda_chunk, counts the same). */
 static size_t chunk_tokens(size_t places, size_t row_bytes)
 {
 	size_t most = LOGITS_BYTES / row_bytes / TOKENS_MULTIPLE * TOKENS_MULTIPLE;
 	if (most < TOKENS_MULTIPLE)
 		most = TOKENS_MULTIPLE;
-	if (places <= most)
-		return places;
-	size_t chunks = (places + most - 1) / most;
-	return ((places + chunks - 1) / chunks + TOKENS_MULTIPLE - 1) / TOKENS_MULTIPLE * TOKENS_MULTIPLE;
+	return places < most ? places : most;
 }
 
 /* d_hidden of tokens that are not listed. */

@@ -159,6 +159,45 @@ START_TEST(some_of_a_device_is_left_to_what_is_not_counted)
 }
 END_TEST
 
+/* One row of the model at hand, two, and so on up to 8192 tokens: no count is less than the one before. */
+static void count_growing_rows(const char *name, size_t longest, enum weight_storage storage)
+{
+	struct memory_breakdown before, now;
+	for (enum memory_mode m = 0; m < MEMORY_MODES; m++) {
+		memset(&before, 0, sizeof before);
+		at.request.longest = longest;
+		at.request.storage = storage;
+		for (at.request.tokens = longest; at.request.tokens <= 8192; at.request.tokens += longest) {
+			memory_count(&at.request, m, &now);
+			ck_assert_msg(now.device >= before.device && now.host >= before.host,
+				"%s, mode %s, rows of %zu: %zu tokens take %zu bytes, a row less %zu", name,
+				memory_mode_name(m), longest, at.request.tokens, now.device, before.device);
+			before = now;
+		}
+	}
+}
+
+/* Largest batches are found by halving: that is right only for what grows. */
+START_TEST(more_rows_never_take_less)
+{
+	static const char *const shapes[] = {
+		"shape:smollm2-135m", "shape:llama-3.2-1b", "shape:llama-3.2-3b", "shape:llama-3-8b"};
+	struct lora_widths widths;
+	struct fault f = {0};
+	teardown();
+	ck_assert_msg(model_file_open(shapes[_i], &at.file, &f) == 0, "%s", f.text);
+	weights_widths(model_file_shape(at.file), &widths);
+	ck_assert_int_eq(lora_layout_init(&at.layout, &widths, 16, 32, LORA_ALL, &f), 0);
+	at.request.file = at.file;
+	for (enum dtype act = DTYPE_F32; act <= DTYPE_BF16; act++) {
+		at.request.act = act;
+		count_growing_rows(shapes[_i], 64, act == DTYPE_F32 ? WEIGHT_F32 : WEIGHT_BF16);
+		count_growing_rows(shapes[_i], 100, act == DTYPE_F32 ? WEIGHT_F32 : WEIGHT_NF4);
+		count_growing_rows(shapes[_i], 512, act == DTYPE_F32 ? WEIGHT_F32 : WEIGHT_FP8);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("memory");
@@ -170,6 +209,7 @@ int main(void)
 	tcase_add_test(t, blocks_stay_packed_where_all_of_a_weight_are_of_one_kind);
 	tcase_add_test(t, a_cpu_offloads_nothing);
 	tcase_add_test(t, some_of_a_device_is_left_to_what_is_not_counted);
+	tcase_add_loop_test(t, more_rows_never_take_less, 0, 4);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -139,15 +139,19 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 		out->lora += larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden * act;
 }
 
-/* gpu/loss.cu, chunk_tokens: 256 MiB of logits at most, in equal chunks of multiples of 128 tokens. */
-static size_t cuda_logits(const struct memory_request *r)
+/* gpu/loss.cu, chunk_tokens: the tokens whose logits are there at once, 256 MiB of them or 128 tokens. row: bytes of a token's logits. */
+static size_t cuda_chunk(const struct memory_request *r, size_t row)
 {
-	size_t row = round_up(model_file_shape(r->file)->vocabulary, 8) * dtype_size(r->act);
 	size_t most = larger(((size_t)256 << 20) / row / 128 * 128, 128);
-	if (r->tokens <= most)
-		return r->tokens * row;
-	size_t chunks = (r->tokens + most - 1) / most;
-	return round_up((r->tokens + chunks - 1) / chunks, 128) * row;
+	return r->tokens < most ? r->tokens : most;
+}
+
+/* Bytes of a chunk's logits; *chunk: its tokens. Training rounds them to the activation type, evaluation has them in f32. */
+static size_t cuda_logits(const struct memory_request *r, size_t *chunk)
+{
+	size_t row = round_up(model_file_shape(r->file)->vocabulary, 8), act = dtype_size(r->act);
+	*chunk = cuda_chunk(r, row * act);
+	return larger(*chunk * row * act, cuda_chunk(r, row * sizeof(float)) * row * sizeof(float));
 }
 
 /* A whole weight in the activation type, where packed ones are unpacked or adapters merged. */
@@ -171,12 +175,11 @@ static void cuda_working_space(const struct memory_request *r, struct memory_bre
 	size_t inputs = larger(larger(3 * w->hidden, w->query), larger(2 * w->hidden, w->ffn));
 	size_t outputs = larger(larger(w->query + 2 * w->key, w->hidden), 2 * w->ffn);
 	/* One buffer serves them all (gpu/gpu.cuh, SCRATCH_LARGE): each is counted with what it takes beyond those before it. */
-	size_t logits = cuda_logits(r), plain = cuda_plain_weight(r);
+	size_t chunk, logits = cuda_logits(r, &chunk), plain = cuda_plain_weight(r);
 	/* gpu/attention_cudnn.cu, measured on an H100: sums of dq in f32, twice over, and something for keys and heads; without cuDNN
 	 * (gpu/attention.cu) a number a head. */
 	size_t attention = n * (r->act == DTYPE_BF16 ? 8 * w->query + 4 * w->key + 8 * shape->heads : 4 * shape->heads);
 	/* The hidden states of a chunk, and a loss a token. */
-	size_t chunk = logits / (round_up(shape->vocabulary, 8) * act);
 	out->logits = logits + chunk * w->hidden * act + n * sizeof(double);
 	out->attention = attention > logits ? attention - logits : 0;
 	/* gpu/lora.cu: the factors in the activation type, and ds. */
