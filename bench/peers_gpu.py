@@ -7,6 +7,7 @@ only takes a folder, reads them. One batch of random tokens, every token a label
 Memory is torch's own peak of allocated bytes: neither the CUDA context nor what its allocator holds without using it.
 """
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -170,19 +171,23 @@ def run_steps(o, model):
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4, fused=True)
     tokens = torch.randint(4, SHAPES[o.model][5], (o.batch, o.seq), device="cuda")
+    # PEFT keeps adapters of a bf16 base in f32, and its users train them under autocast: without it their products would be f32 ones.
+    # Unsloth's own functions cast by themselves.
+    precision = torch.autocast("cuda", torch.bfloat16) if o.trainer == "peft" else contextlib.nullcontext()
     torch.cuda.reset_peak_memory_stats()
     times = []
     for step in range(o.warmup + o.steps):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        loss = model(input_ids=tokens, labels=tokens).loss
+        with precision:
+            loss = model(input_ids=tokens, labels=tokens).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         if step >= o.warmup:
             times.append(time.perf_counter() - start)
-    return statistics.median(times), loss.item()
+    return statistics.median(times), loss.item(), str(trained[0].dtype).removeprefix("torch.")
 
 
 def main():
@@ -196,14 +201,14 @@ def main():
     torch.manual_seed(0)
     model = open_unsloth(o) if o.trainer == "unsloth" else open_peft(o)
     model.config.use_cache = False
-    seconds, loss = run_steps(o, model)
+    seconds, loss, adapter_dtype = run_steps(o, model)
     peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     del model
     torch.cuda.empty_cache()
     best, speed = ceiling(), o.batch * o.seq / seconds
     rate = speed * model_flops(o)
-    line = dict(event="bench", trainer=o.trainer + ("+compile" if o.compile else ""), model=o.model, base_dtype=o.base, recompute=o.recompute,
-                batch=o.batch, seq=o.seq, rank=o.rank, steps=o.steps, tokens_per_second=speed, step_ms=seconds * 1e3, peak_bytes=peak,
+    line = dict(event="bench", trainer=o.trainer + ("+compile" if o.compile else ""), model=o.model, base_dtype=o.base,
+                adapter_dtype=adapter_dtype, recompute=o.recompute, batch=o.batch, seq=o.seq, rank=o.rank, steps=o.steps, tokens_per_second=speed, step_ms=seconds * 1e3, peak_bytes=peak,
                 reserved_bytes=reserved, flops_per_token=model_flops(o), tflops=rate / 1e12, loss=loss, ceiling_tflops=best / 1e12,
                 share_of_ceiling=rate / best, gpu=torch.cuda.get_device_name())
     os.write(keep, (json.dumps(line) + "\n").encode())
