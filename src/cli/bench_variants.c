@@ -45,14 +45,30 @@ static int read_options(int argc, char **argv, struct options *o)
 	return CLI_CONTINUE;
 }
 
-static int open_weights(struct run *r, struct fault *f)
+static void close_weights(struct run *r)
 {
+	for (size_t g = 0; g < VARIANTS_GROUPS; g++) {
+		r->bench.device->ops->weight_free(r->bench.device, r->weight[g]);
+		r->weight[g] = NULL;
+	}
+}
+
+/* The weights of a rank: where the device joins them with their adapters, with the room that training gives them (train/weights.c). */
+static int open_weights(struct run *r, size_t rank, struct fault *f)
+{
+	struct lora_layout layout;
+	int rc = lora_layout_init(&layout, &r->widths, rank, 1, LORA_ALL, f);
+	if (rc)
+		return rc;
+	close_weights(r);
 	for (enum variants_group g = 0; g < VARIANTS_GROUPS; g++) {
 		struct variants_shape shape;
+		size_t room = r->bench.device->joins ? variants_group_room(&layout, g) : 0;
 		variants_shape_of(&r->widths, 1, LORA_ALL, g, 1, true, &shape);
 		r->weight[g] = bench_weight(
-			&r->bench, shape.rows, shape.cols, r->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, 0);
+			&r->bench, shape.rows, shape.cols, r->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, room);
 	}
+	lora_layout_fini(&layout);
 	return device_sync(r->bench.device, f);
 }
 
@@ -76,14 +92,13 @@ static int open_run(struct run *r, struct fault *f)
 		.threads = o->threads > 4096 ? 4096 : (unsigned)o->threads,
 		.act = r->act,
 		.cache = engine_cache()};
-	rc = bench_open(&r->bench, &config, f);
-	return rc ? rc : open_weights(r, f);
+	return bench_open(&r->bench, &config, f);
 }
 
 static void close_run(struct run *r)
 {
-	for (size_t g = 0; r->bench.device && g < VARIANTS_GROUPS; g++)
-		r->bench.device->ops->weight_free(r->bench.device, r->weight[g]);
+	if (r->bench.device)
+		close_weights(r);
 	bench_close(&r->bench);
 }
 
@@ -154,6 +169,7 @@ static int measure_all(struct run *r, struct fault *f)
 		if (end == at || (*end && *end != ',') || lora_check(rank, 1, LORA_ALL, NULL))
 			return fault_set(f, SAKIORI_EUSAGE, "--ranks: expected numbers from 1 to %d, found '%.20s'",
 				LORA_MAX_RANK, at);
+		rc = open_weights(r, rank, f);
 		/* Where activations are f32 the two timed ways are one. */
 		for (size_t i = 0; i < (r->act == DTYPE_BF16 ? 4 : 3) && !rc; i++)
 			rc = measure(r, rank, modes[i], f);
