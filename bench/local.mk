@@ -21,6 +21,7 @@ EXTRA_DIST += \
 EXTRA_DIST += \
 	bench/base_dtype_quality.py \
 	bench/gpu_parity.py \
+	bench/tokenizer_families.py \
 	bench/peers_gpu.py \
 	bench/rivals_gpu.sh \
 	# end

@@ -267,6 +267,64 @@ START_TEST(earlier_merges_go_first)
 }
 END_TEST
 
+static void assert_tokens(struct tokenizer_source source, const char *text, size_t count, const int32_t *expected)
+{
+	struct tokenizer *t;
+	struct fault f = {0};
+	ck_assert_msg(tokenizer_new(&t, &source, &f) == 0, "%s", f.text);
+	struct tokenizer_scratch *s = tokenizer_scratch_new(t);
+	struct token_list list = {0};
+	ck_assert_int_eq(tokenizer_encode(t, s, text, strlen(text), 0, &list, NULL), 0);
+	ck_assert_uint_eq(list.count, count);
+	ck_assert_mem_eq(list.ids, expected, count * sizeof *expected);
+	token_list_fini(&list);
+	tokenizer_scratch_free(s);
+	tokenizer_free(t);
+}
+
+START_TEST(whole_words_come_before_merges_where_the_family_says_so)
+{
+	struct tokenizer_source source = small_source();
+	source.merge_count = 0;
+	static const int32_t letters[] = {0, 1, 2}, word[] = {4}, tagged[] = {3, 6, 7};
+	source.pre = (struct gguf_text){"gpt-2", 5};
+	assert_tokens(source, "abc", 3, letters);
+	source.pre = (struct gguf_text){"llama-bpe", 9};
+	assert_tokens(source, "abc", 1, word);
+	assert_tokens(source, "ab[tag]bc", 3, tagged);
+	/* a control token's text is no word */
+	source.merge_count = 4;
+	static const int32_t nothing[] = {-1};
+	assert_tokens(source, "<end>", 0, nothing);
+}
+END_TEST
+
+/* Words end where the family ends them: nothing is merged across. Tokens: digits 0 to 3, then all pairs and triples that these texts ask for. */
+START_TEST(each_family_cuts_its_own_words)
+{
+	static const struct gguf_text tokens[] = {{"1", 1}, {"2", 1}, {"'", 1}, {"s", 1}, {"S", 1}, {"12", 2},
+		{"121", 3}, {"1212", 4}, {"'s", 2}, {"'S", 2}};
+	static const struct gguf_text merges[] = {{"1 2", 3}, {"12 1", 4}, {"12 12", 5}, {"' s", 3}, {"' S", 3}};
+	static const int32_t one_by_one[] = {0, 1, 0, 1}, all[] = {7}, by_three[] = {6, 1};
+	static const int32_t apart[] = {0, 2, 4}, together[] = {0, 9}, lower[] = {0, 8};
+	struct tokenizer_source source = small_source();
+	source.tokens = tokens;
+	source.token_types = NULL;
+	source.token_count = 10;
+	source.merges = merges;
+	source.merge_count = 5;
+	assert_tokens(source, "1212", 4, one_by_one);
+	assert_tokens(source, "1'S", 3, apart);
+	assert_tokens(source, "1's", 2, lower);
+	source.pre = (struct gguf_text){"gpt-2", 5};
+	assert_tokens(source, "1212", 1, all);
+	assert_tokens(source, "1'S", 3, apart);
+	source.pre = (struct gguf_text){"llama-bpe", 9};
+	assert_tokens(source, "1212", 2, by_three);
+	assert_tokens(source, "1'S", 2, together);
+}
+END_TEST
+
 START_TEST(user_defined_tokens_are_always_taken_out_and_unknown_bytes_vanish)
 {
 	struct tokenizer_source source = small_source();
@@ -354,6 +412,8 @@ int main(void)
 	suite_add_tcase(suite, c);
 	c = tcase_create("made up");
 	tcase_add_test(c, earlier_merges_go_first);
+	tcase_add_test(c, whole_words_come_before_merges_where_the_family_says_so);
+	tcase_add_test(c, each_family_cuts_its_own_words);
 	tcase_add_test(c, user_defined_tokens_are_always_taken_out_and_unknown_bytes_vanish);
 	tcase_add_test(c, what_is_not_supported_is_refused_by_name);
 	tcase_add_test(c, a_lying_vocabulary_is_refused);

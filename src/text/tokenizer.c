@@ -14,20 +14,32 @@
 #define SPACES "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
 /* How a text is cut into words before merging, by the file's `tokenizer.ggml.pre`. */
-static const struct {
+static const struct pattern {
 	const char *pre;
 	const char *pattern;
+	bool whole_words; /* a word that is a token is that token, whatever the merges say (tokenizer.json: ignore_merges) */
 } patterns[] = {
+	{"gpt-2",
+		"'(?:[stmd]|re|ve|ll)| ?\\p{L}+| ?\\p{N}+| ?[^" SPACES "\\p{L}\\p{N}]+|[" SPACES "]+(?![^" SPACES
+		"])|[" SPACES "]+",
+		false},
+	{"llama-bpe",
+		"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" SPACES
+		"\\p{L}\\p{N}]+[\\r\\n]*|[" SPACES "]*[\\r\\n]+|[" SPACES "]+(?![^" SPACES "])|[" SPACES "]+",
+		true},
 	/* Digits one by one, then GPT-2's pattern on what lies between them; for that a run of blanks before a digit
 	 * ends its piece, which the lookahead says here. */
-	{"smollm", "\\p{N}|'(?:[stmd]|re|ve|ll)| ?\\p{L}+| ?[^" SPACES "\\p{L}\\p{N}]+|[" SPACES "]+(?![^" SPACES
-		   "\\p{N}])|[" SPACES "]+"},
+	{"smollm",
+		"\\p{N}|'(?:[stmd]|re|ve|ll)| ?\\p{L}+| ?[^" SPACES "\\p{L}\\p{N}]+|[" SPACES "]+(?![^" SPACES
+		"\\p{N}])|[" SPACES "]+",
+		false},
 };
 
 struct tokenizer {
 	struct vocabulary vocabulary;
 	struct bpe bpe;
 	pcre2_code *pattern;
+	bool whole_words;
 	int32_t bos, eos;
 	char *chat_template;
 };
@@ -59,23 +71,26 @@ static bool text_is(struct gguf_text t, const char *word)
 
 static int compile_pattern(struct tokenizer *t, struct gguf_text pre, struct fault *f)
 {
-	const char *pattern = NULL;
+	const struct pattern *known = NULL;
 	for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
 		if (text_is(pre, patterns[i].pre))
-			pattern = patterns[i].pattern;
-	if (pattern == NULL)
+			known = &patterns[i];
+	if (known == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"pre-tokenizer '%.*s' is not supported; expected 'smollm' (tokenizer.ggml.pre)",
+			"pre-tokenizer '%.*s' is not supported; gpt-2, llama-bpe and smollm are (tokenizer.ggml.pre)",
 			(int)(pre.size < 40 ? pre.size : 40), pre.size > 0 ? pre.data : "");
 	int error;
 	PCRE2_SIZE at;
-	t->pattern =
-		pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
+	t->pattern = pcre2_compile(
+		(PCRE2_SPTR)known->pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
 	if (t->pattern == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"PCRE2 refuses the pattern of this pre-tokenizer (error %d); it needs Unicode support", error);
 	/* without executable memory this fails, and matching is interpreted: slower, the same result */
 	pcre2_jit_compile(t->pattern, PCRE2_JIT_COMPLETE);
+	t->whole_words = known->whole_words;
+	if (t->whole_words)
+		vocabulary_index_words(&t->vocabulary);
 	return 0;
 }
 
@@ -244,7 +259,10 @@ static int encode_words(const struct tokenizer *t, struct tokenizer_scratch *s, 
 			return fault_set(f, matched == PCRE2_ERROR_NOMEMORY ? SAKIORI_ENOMEM : SAKIORI_ELIMIT,
 				"the text cannot be cut into words at byte %zu (PCRE2 error %d)", at, matched);
 		size_t end = pcre2_get_ovector_pointer(s->match)[1];
-		if (bpe_encode(&t->bpe, s->bpe, text + at, end - at, out) != 0)
+		int32_t whole = t->whole_words ? vocabulary_word(&t->vocabulary, text + at, end - at) : -1;
+		if (whole >= 0)
+			token_list_add(out, whole);
+		else if (bpe_encode(&t->bpe, s->bpe, text + at, end - at, out) != 0)
 			return fault_set(f, SAKIORI_ENOMEM, "out of memory over a word of %zu bytes", end - at);
 		at = end;
 	}

@@ -31,7 +31,7 @@ enum tokenizer_token_type {
 /* The metadata a tokenizer is built from, borrowed until tokenizer_new returns. Ids that the file lacks are -1. */
 struct tokenizer_source {
 	struct gguf_text model;         /* "gpt2" */
-	struct gguf_text pre;           /* "smollm" */
+	struct gguf_text pre;           /* "gpt-2", "llama-bpe" or "smollm" */
 	const struct gguf_text *tokens; /* in the byte-level alphabet ("Ġthe"), control tokens as they are */
 	const int32_t *token_types;     /* enum tokenizer_token_type; NULL: all normal */
 	size_t token_count;

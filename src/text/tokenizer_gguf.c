@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A GGUF file's tokenizer metadata -> a tokenizer. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "text/tokenizer.h"
 
@@ -40,6 +41,8 @@ static int read_scalars(const struct gguf *g, struct tokenizer_source *s, struct
 		rc = optional_id(g, "tokenizer.ggml.unknown_token_id", &s->unknown, f);
 	if (rc == 0)
 		rc = optional_id(g, "tokenizer.ggml.padding_token_id", &s->padding, f);
+	/* Llama 3's own tokenizer begins with BOS, and converters leave the key out where that goes without saying. */
+	s->add_bos = rc == 0 && s->bos >= 0 && s->pre.size == 9 && !memcmp(s->pre.data, "llama-bpe", 9);
 	if (rc == 0 && gguf_has(g, "tokenizer.ggml.add_bos_token"))
 		rc = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &s->add_bos, f);
 	return rc;

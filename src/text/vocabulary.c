@@ -113,12 +113,54 @@ int vocabulary_init(struct vocabulary *v, const struct tokenizer_source *source,
 	return collect_specials(v, f);
 }
 
+static size_t hash_text(const char *data, size_t size)
+{
+	uint64_t hash = 0xcbf29ce484222325u;
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ (uint8_t)data[i]) * 0x100000001b3u;
+	return (size_t)(hash ^ (hash >> 32));
+}
+
+/* The slot of the token of these bytes, or the empty one where it belongs. */
+static int32_t *word_slot(const struct vocabulary *v, const char *word, size_t size)
+{
+	size_t i = hash_text(word, size) & v->word_mask;
+	for (; v->words[i] >= 0; i = (i + 1) & v->word_mask) {
+		struct text_span held = vocabulary_token(v, v->words[i]);
+		if (held.size == size && memcmp(held.data, word, size) == 0)
+			break;
+	}
+	return &v->words[i];
+}
+
+void vocabulary_index_words(struct vocabulary *v)
+{
+	size_t slots = 16;
+	while (slots < 2 * v->count)
+		slots *= 2;
+	v->word_mask = slots - 1;
+	v->words = must_alloc(slots * sizeof *v->words);
+	for (size_t i = 0; i < slots; i++)
+		v->words[i] = -1;
+	for (size_t i = 0; i < v->count; i++) {
+		struct text_span token = vocabulary_token(v, (int32_t)i);
+		if (v->types[i] == TOKEN_NORMAL && token.size > 0)
+			*word_slot(v, token.data, token.size) = (int32_t)i;
+	}
+}
+
+int32_t vocabulary_word(const struct vocabulary *v, const char *word, size_t size)
+{
+	return size > 0 ? *word_slot(v, word, size) : -1;
+}
+
 void vocabulary_fini(struct vocabulary *v)
 {
 	free(v->bytes);
 	free(v->starts);
 	free(v->types);
 	free(v->specials);
+	free(v->words);
 	*v = (struct vocabulary){0};
 }
 
@@ -163,14 +205,6 @@ int32_t vocabulary_find_special(
 		}
 	}
 	return -1;
-}
-
-static size_t hash_text(const char *data, size_t size)
-{
-	uint64_t hash = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < size; i++)
-		hash = (hash ^ (uint8_t)data[i]) * 0x100000001b3u;
-	return (size_t)(hash ^ (hash >> 32));
 }
 
 /* The slot that holds this text's token, or the empty one where it belongs. */

@@ -20,11 +20,18 @@ struct vocabulary {
 	int32_t *specials; /* control and user-defined tokens, longest first */
 	size_t special_count;
 	bool special_start[256]; /* bytes that some special token starts with */
+	int32_t *words; /* of vocabulary_index_words: open addressing, at most half full; -1: empty; NULL: not made */
+	size_t word_mask;
 };
 
 /* Copies and checks the tokens; SAKIORI_EFORMAT or SAKIORI_ELIMIT. */
 int vocabulary_init(struct vocabulary *v, const struct tokenizer_source *source, struct fault *f);
 void vocabulary_fini(struct vocabulary *v);
+
+/* Makes vocabulary_word possible. */
+void vocabulary_index_words(struct vocabulary *v);
+/* The normal token of exactly these bytes, or -1. */
+int32_t vocabulary_word(const struct vocabulary *v, const char *word, size_t size);
 
 /* {NULL, 0} outside the vocabulary. */
 struct text_span vocabulary_token(const struct vocabulary *v, int32_t id);
