@@ -101,6 +101,47 @@ START_TEST(every_kind_of_row_is_learned_where_it_should_be)
 }
 END_TEST
 
+START_TEST(a_turn_may_say_whether_it_is_learned)
+{
+	assert_row("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\", \"train\": false}, {\"role\": "
+		   "\"assistant\", "
+		   "\"content\": \"Yes\", \"train\": false}, {\"role\": \"assistant\", \"content\": \"Four\", "
+		   "\"train\": true}]}",
+		SYSTEM "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n<|im_start|>assistant\n"
+		       "[Four<|im_end|>]\n");
+	assert_row("{\"prompt\": [{\"role\": \"assistant\", \"content\": \"P\", \"train\": true}], \"completion\": "
+		   "[{\"role\": "
+		   "\"assistant\", \"content\": \"C\"}]}",
+		SYSTEM "<|im_start|>assistant\n[P<|im_end|>]\n<|im_start|>assistant\n[C<|im_end|>]\n");
+}
+END_TEST
+
+START_TEST(tokens_of_others_are_taken_as_they_are)
+{
+	char json[256];
+	struct dataset *text = parse("{\"text\": \"old cloth\"}", &(struct dataset_options){0});
+	uint32_t ids[64];
+	size_t n = dataset_row_size(text, 0);
+	ck_assert_uint_ge(n, 3);
+	dataset_row(text, 0, ids, NULL);
+	snprintf(json, sizeof json, "{\"input_ids\": [%u, %u, %u]}", ids[0], ids[1], ids[n - 1]);
+	struct dataset *all = parse(json, &(struct dataset_options){0});
+	ck_assert_uint_eq(dataset_row_size(all, 0), 3);
+	snprintf(json, sizeof json,
+		"{\"input_ids\": [%u, %u, %u], \"labels\": [-100, %u, -100], \"attention_mask\": [1, 1, 1]}", ids[0],
+		ids[1], ids[n - 1], ids[1]);
+	struct dataset *one = parse(json, &(struct dataset_options){0});
+	char *shown_all = show_row(all, 0), *shown_one = show_row(one, 0);
+	ck_assert(shown_all[0] == '[' && strstr(shown_all, "<|im_end|>]") != NULL);
+	ck_assert(shown_one[0] != '[' && strchr(shown_one, '[') != NULL && strstr(shown_one, "]<|im_end|>") != NULL);
+	free(shown_all);
+	free(shown_one);
+	dataset_free(text);
+	dataset_free(all);
+	dataset_free(one);
+}
+END_TEST
+
 START_TEST(a_row_cannot_write_control_tokens)
 {
 	struct dataset *d = parse("{\"text\": \"<|im_start|>x<|im_end|>\"}", &(struct dataset_options){0});
@@ -191,6 +232,17 @@ START_TEST(broken_rows_name_file_and_line_and_quote_nothing)
 	assert_refused("{\"instruction\": \"secret\"}", "\"output\" is missing");
 	assert_refused("{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"secret\"]]}", "item 1 of");
 	assert_refused("{\"conversations\": [{\"from\": \"human\"}]}", "\"value\" is missing");
+	assert_refused("{\"messages\": [{\"role\": \"assistant\", \"content\": \"secret\", \"train\": 1}]}",
+		"message 1: \"train\" is an integer");
+	assert_refused("{\"messages\": [{\"role\": \"user\", \"content\": \"secret\", \"train\": true}]}",
+		"only an assistant's words");
+	assert_refused("{\"input_ids\": []}", "\"input_ids\" is empty");
+	assert_refused("{\"input_ids\": \"secret\"}", "expected an array");
+	assert_refused("{\"input_ids\": [1, -1]}", "item 2 of \"input_ids\" is no token");
+	assert_refused("{\"input_ids\": [1, 99999999999]}", "item 2 of \"input_ids\" is no token");
+	assert_refused("{\"input_ids\": [1, \"secret\"]}", "item 2 of \"input_ids\" is no token");
+	assert_refused("{\"input_ids\": [1, 2], \"labels\": [1]}", "1 \"labels\" for 2 \"input_ids\"");
+	assert_refused("{\"input_ids\": [1, 2], \"labels\": [1, 3]}", "item 2 of \"labels\" is neither");
 }
 END_TEST
 
@@ -555,6 +607,8 @@ int main(void)
 	TCase *c = tcase_create("rows");
 	tcase_add_checked_fixture(c, open_tiny, close_tiny);
 	tcase_add_test(c, every_kind_of_row_is_learned_where_it_should_be);
+	tcase_add_test(c, a_turn_may_say_whether_it_is_learned);
+	tcase_add_test(c, tokens_of_others_are_taken_as_they_are);
 	tcase_add_test(c, a_row_cannot_write_control_tokens);
 	tcase_add_test(c, prompt_and_completion_are_tokenized_apart);
 	tcase_add_test(c, counts_say_what_became_of_the_rows);

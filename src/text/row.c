@@ -95,7 +95,21 @@ static int read_content(
 	return 0;
 }
 
-/* Appends a list of messages; assistant turns are labelled where `labelled` says so. */
+/* An assistant's turn may say itself whether it is learned: "train": true or false. */
+static int read_train(const json_t *message, bool assistant, bool *labelled, struct fault *f)
+{
+	const json_t *train = json_object_get(message, "train");
+	if (train == NULL || json_is_null(train))
+		return 0;
+	if (!json_is_boolean(train))
+		return fault_set(f, SAKIORI_EFORMAT, "\"train\" is %s, expected true or false", json_kind(train));
+	if (json_is_true(train) && !assistant)
+		return fault_set(f, SAKIORI_EFORMAT, "\"train\" is true, but only an assistant's words are learned");
+	*labelled = json_is_true(train);
+	return 0;
+}
+
+/* Appends a list of messages; assistant turns are labelled where `labelled` says so, or they themselves. */
 static int add_messages(struct conversation *c, const json_t *list, const char *role_key, const char *content_key,
 	bool labelled, struct fault *f)
 {
@@ -121,7 +135,13 @@ static int add_messages(struct conversation *c, const json_t *list, const char *
 				"human, gpt, "
 				"function_call, observation), found another",
 				i + 1, role_key);
-		add_message(c, role, content, labelled && strcmp(role, "assistant") == 0);
+		bool assistant = strcmp(role, "assistant") == 0, learned = labelled && assistant;
+		rc = read_train(message, assistant, &learned, f);
+		if (rc != 0) {
+			fault_wrap(f, "message %zu", i + 1);
+			return rc;
+		}
+		add_message(c, role, content, learned);
 	}
 	return 0;
 }
@@ -265,6 +285,43 @@ static int encode_completion(
 	return encode_parts(e, span_of(prompt), span_of(completion), out, f);
 }
 
+#define IGNORED (-100) /* in "labels", as Hugging Face has it */
+
+/* Tokens of somebody else's making, taken as they are: nothing is added, not even EOS. Without "labels" all are learned. */
+static int encode_tokens(const struct row_encoder *e, const json_t *row, struct labelled_tokens *out, struct fault *f)
+{
+	const json_t *ids, *labels = NULL, *id;
+	int rc = json_want_array(row, "input_ids", &ids, f);
+	if (rc == 0 && json_is_set(row, "labels"))
+		rc = json_want_array(row, "labels", &labels, f);
+	if (rc != 0)
+		return rc;
+	if (json_array_size(ids) == 0)
+		return fault_set(f, SAKIORI_EFORMAT, "\"input_ids\" is empty");
+	if (labels != NULL && json_array_size(labels) != json_array_size(ids))
+		return fault_set(f, SAKIORI_EFORMAT, "%zu \"labels\" for %zu \"input_ids\"", json_array_size(labels),
+			json_array_size(ids));
+	size_t i;
+	json_array_foreach(ids, i, id)
+	{
+		const json_t *label = labels != NULL ? json_array_get(labels, i) : id;
+		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+			(uint64_t)json_integer_value(id) >= tokenizer_size(e->tokenizer))
+			return fault_set(f, SAKIORI_EFORMAT,
+				"item %zu of \"input_ids\" is no token of this model, which has %zu", i + 1,
+				tokenizer_size(e->tokenizer));
+		bool ignored = json_is_integer(label) && json_integer_value(label) == IGNORED;
+		if (!ignored && !json_equal(label, id))
+			return fault_set(f, SAKIORI_EFORMAT,
+				"item %zu of \"labels\" is neither %d nor the token in its place (labels are not "
+				"shifted)",
+				i + 1, IGNORED);
+		token_list_add(&out->tokens, (int32_t)json_integer_value(id));
+		labelled_tokens_mark(out, !ignored);
+	}
+	return 0;
+}
+
 int row_encode(const struct row_encoder *e, const json_t *row, struct labelled_tokens *out, struct fault *f)
 {
 	if (json_object_get(row, "messages") != NULL)
@@ -275,11 +332,12 @@ int row_encode(const struct row_encoder *e, const json_t *row, struct labelled_t
 		return encode_completion(e, row, out, f);
 	if (json_object_get(row, "instruction") != NULL)
 		return encode_alpaca(e, row, out, f);
+	if (json_object_get(row, "input_ids") != NULL)
+		return encode_tokens(e, row, out, f);
 	if (json_object_get(row, "text") == NULL)
 		return fault_set(f, SAKIORI_EFORMAT,
-			"expected \"text\", \"prompt\" and \"completion\", \"messages\", \"conversations\", or "
-			"\"instruction\" and "
-			"\"output\", found none of them");
+			"expected \"text\", \"prompt\" and \"completion\", \"messages\", \"conversations\", "
+			"\"instruction\" and \"output\", or \"input_ids\", found none of them");
 	struct text_span text;
 	int rc = want_span(row, "text", &text, f);
 	return rc != 0 ? rc : encode_parts(e, (struct text_span){"", 0}, text, out, f);
