@@ -276,7 +276,8 @@ static void assert_tokens(struct tokenizer_source source, const char *text, size
 	struct token_list list = {0};
 	ck_assert_int_eq(tokenizer_encode(t, s, text, strlen(text), 0, &list, NULL), 0);
 	ck_assert_uint_eq(list.count, count);
-	ck_assert_mem_eq(list.ids, expected, count * sizeof *expected);
+	if (count > 0)
+		ck_assert_mem_eq(list.ids, expected, count * sizeof *expected);
 	token_list_fini(&list);
 	tokenizer_scratch_free(s);
 	tokenizer_free(t);
