@@ -7,7 +7,9 @@
  *   {"messages": [{"role", "content"}, ...]}   the assistant's turns count
  *   {"instruction", "input"?, "output", "system"?, "history"?}   (Alpaca) the output counts
  *   {"conversations": [{"from", "value"}, ...]}                  (ShareGPT) the assistant's turns count
+ *   {"input_ids": [...], "labels"?}            tokens as they are; labels are -100 or the token; nothing is added
  *
+ * An assistant's message may say "train": true or false, and then counts or not. *
  * Other keys are ignored. Blank lines are skipped. Errors name file:line and never quote a row. */
 #pragma once
 #include <stdbool.h>
