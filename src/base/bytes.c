@@ -258,7 +258,7 @@ uint16_t f32_to_bf16(float f)
 
 /* ---- memory, as files of the kernel tell it ---- */
 
-/* The number in a file of one line: `format` has one %llu. False where it is not there or says another thing ("max"). */
+/* The number in the first line of a file that `format`, with one %llu, fits. False where there is none: no file, or another word ("max"). */
 static bool number_in(const char *path, const char *format, unsigned long long *out)
 {
 	char line[128];
@@ -271,27 +271,42 @@ static bool number_in(const char *path, const char *format, unsigned long long *
 	return found;
 }
 
-/* What the control group (version 2) leaves; SIZE_MAX without a limit. */
+/* What the limit of one control group (version 2) leaves, files that are only cached counting as free; SIZE_MAX without a limit. */
+static size_t folder_memory(const char *group)
+{
+	char path[600];
+	unsigned long long most, current = 0, active = 0, inactive = 0;
+	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+	if (!number_in(path, "%llu", &most))
+		return SIZE_MAX;
+	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
+	number_in(path, "%llu", &current);
+	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+	number_in(path, "active_file %llu", &active);
+	number_in(path, "inactive_file %llu", &inactive);
+	unsigned long long cached = active + inactive, used = current > cached ? current - cached : 0;
+	return most > used ? (size_t)(most - used) : 1;
+}
+
+/* The least of the process's control group and those above it. In a container the group's own name may lead nowhere, and the topmost counts. */
 static size_t group_memory(void)
 {
-	char group[512], path[600];
-	unsigned long long most, current;
+	char line[600], group[512] = "";
+	size_t least = SIZE_MAX;
 	FILE *file = fopen("/proc/self/cgroup", "re");
-	bool found = file && fscanf(file, "0::%511[^\n]", group) == 1;
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "0::%511[^\n]", group) == 1)
+			break;
 	if (file)
 		fclose(file);
-	if (!found)
-		return SIZE_MAX;
-	const char *const folders[] = {group, ""}; /* in a container the group's own name may lead nowhere */
-	for (int i = 0; i < 2; i++) {
-		snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", folders[i]);
-		if (!number_in(path, "%llu", &most))
-			continue;
-		snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", folders[i]);
-		if (number_in(path, "%llu", &current))
-			return most > current ? (size_t)(most - current) : 1;
+	for (;;) {
+		size_t left = folder_memory(group);
+		least = left < least ? left : least;
+		char *last = strrchr(group, '/');
+		if (!last)
+			return least;
+		*last = '\0';
 	}
-	return SIZE_MAX;
 }
 
 size_t available_memory(void)
