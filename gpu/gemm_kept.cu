@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measured plans from run to run. Happy path: read once before the first product, written once when the device closes, through a temporary
  * file and a rename. Whatever is wrong with the file (absent, cut short, of another format, its checksum off), it is as good as none: what
- * it would have said is measured again and the file written anew. An algorithm from a file is used only after cublasLtMatmulAlgoCheck. */
+ * it would have said is measured again and the file written anew. An algorithm from a file is used only if
+ * cuBLASLt offers the same one now (gemm.cu). */
 #include "gpu/gemm.cuh"
 
 #include <ctype.h>

@@ -259,6 +259,8 @@ struct fp8_place {
 	float *scales;         /* (n) */
 };
 struct fp8_place cuda_fp8_wanted(struct cuda_device *c, size_t n, size_t width, const void *x);
+/* Whoever was to read x has read it in another form, or x changes. */
+void cuda_fp8_forget(struct cuda_device *c, const void *x);
 
 /* ---- the operations, by file: each is declared with the type of its place in the table ---- */
 #define CUDA_OPERATION(name) std::remove_pointer<decltype(device_ops::name)>::type cuda_##name

@@ -134,12 +134,17 @@ void cuda_next_reader(struct device *d, const void *x, const struct weight *w, e
 		c->fp8_wanted = {.x = x, .width = use == WEIGHT_BACKWARD ? w->rows : w->cols};
 }
 
+void cuda_fp8_forget(struct cuda_device *c, const void *x)
+{
+	if (c->fp8_ready.x == x)
+		c->fp8_ready = (struct fp8_form){};
+}
+
 struct fp8_place cuda_fp8_wanted(struct cuda_device *c, size_t n, size_t width, const void *x)
 {
 	const struct fp8_form wanted = c->fp8_wanted;
 	c->fp8_wanted = (struct fp8_form){};
-	if (c->fp8_ready.x == x)
-		c->fp8_ready = (struct fp8_form){};
+	cuda_fp8_forget(c, x);
 	if (wanted.x != x || wanted.width != width)
 		return (struct fp8_place){};
 	struct fp8_place place = fp8_place(c, n, width);

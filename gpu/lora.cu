@@ -103,7 +103,7 @@ static void down(const struct lora_call *call)
 		cuda_gemm(c, &g, call->x, a, call->s);
 }
 
-/* y = scale * s B^T + bias */
+/* y = scale * s B^T */
 static void up(const struct lora_call *call, void *y)
 {
 	struct cuda_device *c = call->c;
@@ -111,12 +111,10 @@ static void up(const struct lora_call *call, void *y)
 	if (c->base.fault.code)
 		return;
 	if (lora_skinny_takes(call, y)) {
-		lora_skinny_up(call, l->bias, y);
+		lora_skinny_up(call, y);
 		return;
 	}
 	const char *b = (const char *)factor(c, l, true);
-	if (l->bias)
-		cuda_bias(c, call->n, call->rows, l->bias, y, false);
 	for (size_t i = 0, row = 0, at = 0; b && i < l->parts; i++) {
 		const struct lora_part *p = &l->part[i];
 		struct gemm g = product(c, call->n, p->rows, p->rank);
@@ -125,9 +123,7 @@ static void up(const struct lora_call *call, void *y)
 		g.b_row = p->rank;
 		g.out_row = call->rows;
 		g.alpha = l->scale;
-		g.beta = l->bias ? 1.0f : 0.0f;
-		if (p->rank || !l->bias)
-			cuda_gemm(c, &g, act_at(&c->base, call->s, at), b, act_at(&c->base, y, row));
+		cuda_gemm(c, &g, act_at(&c->base, call->s, at), b, act_at(&c->base, y, row));
 		b += p->rows * p->rank * c->base.act_size;
 		row += p->rows;
 		at += p->rank;
@@ -139,6 +135,7 @@ static void merged(const struct lora_call *call, bool backward, const void *in, 
 {
 	struct cuda_device *c = call->c;
 	const void *w = c->base.fault.code ? NULL : cuda_weight_with_adapter(c, call->l);
+	cuda_fp8_forget(c, in);
 	struct gemm g = product(c, call->n, backward ? call->cols : call->rows, backward ? call->rows : call->cols);
 	g.a_row = backward ? call->rows : call->x_row;
 	g.b_transposed = !backward;
@@ -197,6 +194,9 @@ void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, 
 		cuda_linear_plan(c, call.n, call.x, call.x_row, l->weight, y);
 		up(&call, y);
 		cuda_linear(c, call.n, call.x, call.x_row, l->weight, NULL, y, true);
+		/* Last: a bias is the same for every token, and would round a small adapter away in all of them. */
+		if (l->bias)
+			cuda_bias(c, call.n, call.rows, l->bias, y, true);
 	} else if (call.ranks) {
 		if (l->bias)
 			cuda_bias(c, call.n, call.rows, l->bias, y, false);
@@ -593,6 +593,7 @@ void cuda_lora_backward(struct device *d, const struct tokens *t, const void *x,
 		input_gradient(&call, compact, accumulate);
 		lora_scatter(c, t, compact, dx, call.cols);
 	}
+	cuda_fp8_forget(c, l->dy);
 }
 
 void cuda_lora_gradient_a(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l)

@@ -23,8 +23,8 @@ bool lora_skinny_takes(const struct lora_call *call, const void *out);
 void lora_skinny_down(const struct lora_call *call);
 /* The weight's room, column by column of s = scale * B_part in the part's rows, 0 in the others'. */
 void lora_skinny_room(const struct lora_call *call);
-/* y (n, rows) = scale * s_part B_part^T, + bias; 0 where a part has no adapter. One write of y. */
-void lora_skinny_up(const struct lora_call *call, const float *bias, void *y);
+/* y (n, rows) = scale * s_part B_part^T; 0 where a part has no adapter. One write of y. */
+void lora_skinny_up(const struct lora_call *call, void *y);
 /* ds = scale * dy B, and grad_b += scale * dy^T s where it is wanted: one read of dy. */
 void lora_skinny_ds(const struct lora_call *call);
 /* dx (n, cols) = ds A, or += when add. */
@@ -58,5 +58,5 @@ struct token_sums {
 void lora_skinny_sum_tokens(struct cuda_device *c, const struct token_sums *t);
 /* Bytes of shared memory that a block may have on this card, when it asks. */
 size_t lora_skinny_shared(const struct cuda_device *c);
-/* Asks: before the launch of a kernel with more than every card grants unasked. */
-bool lora_skinny_grant(struct cuda_device *c, const void *kernel, size_t bytes);
+/* Asks for all of it: before the launch of a kernel with more than every card grants unasked. Never for less: a launch that was recorded may need more. */
+bool lora_skinny_grant(struct cuda_device *c, const void *kernel);

@@ -218,16 +218,17 @@ size_t lora_skinny_shared(const struct cuda_device *c)
 	return c->architecture >= 90 && c->architecture < 120 ? 227 << 10 : 99 << 10;
 }
 
-bool lora_skinny_grant(struct cuda_device *c, const void *kernel, size_t bytes)
+bool lora_skinny_grant(struct cuda_device *c, const void *kernel)
 {
-	return cuda_well(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+	const int most = (int)lora_skinny_shared(c);
+	return cuda_well(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
 		"shared memory of an adapter's product");
 }
 
 template <int NT> static void down_launch(struct cuda_device *c, const struct down_args *d, dim3 blocks)
 {
 	size_t bytes = (DOWN_TOKENS + NT * 8) * 128 * DOWN_STAGES;
-	if (!lora_skinny_grant(c, (const void *)lora_down<NT>, bytes))
+	if (!lora_skinny_grant(c, (const void *)lora_down<NT>))
 		return;
 	lora_down<NT><<<blocks, 256, bytes, c->stream>>>(*d);
 	cuda_launched(c, "an adapter's first product");
@@ -337,7 +338,7 @@ void lora_skinny_room(const struct lora_call *call)
 
 #define WIDE_COLS 512 /* outputs of a block */
 
-/* out (n, width) = scale * z (n, rank) f (width, rank)^T + bias, for each part its own columns. */
+/* out (n, width) = scale * z (n, rank) f (width, rank)^T, for each part its own columns. */
 struct wide_args {
 	size_t n, out_row;
 	unsigned parts, z_row;
@@ -346,7 +347,6 @@ struct wide_args {
 	size_t width[LORA_PARTS_MAX], out_at[LORA_PARTS_MAX];
 	const void *f[LORA_PARTS_MAX];
 	const bf16 *z;
-	const float *bias;
 	float scale;
 	bf16 *out;
 };
@@ -403,10 +403,6 @@ __global__ void __launch_bounds__(128) lora_wide(const __grid_constant__ struct 
 				}
 		}
 		const size_t col = first + lane % 4 * 8;
-		float bias[8];
-#pragma unroll
-		for (unsigned i = 0; i < 8; i++)
-			bias[i] = w.bias && col < width ? w.bias[w.out_at[part] + col + i] : 0;
 #pragma unroll
 		for (unsigned m = 0; m < MT; m++) {
 			float sum[4][4] = {};
@@ -426,7 +422,7 @@ __global__ void __launch_bounds__(128) lora_wide(const __grid_constant__ struct 
 					load_floats<8>(before, at);
 #pragma unroll
 				for (unsigned i = 0; i < 8; i++)
-					value[i] = w.scale * sum[i / 2][half * 2 + i % 2] + before[i] + bias[i];
+					value[i] = w.scale * sum[i / 2][half * 2 + i % 2] + before[i];
 				store_8(at, value);
 			}
 		}
@@ -455,7 +451,7 @@ template <bool ADD> static void wide_dx(struct cuda_device *c, const struct wide
 		wide_launch<6, 4, ADD, bf16>(c, w);
 }
 
-void lora_skinny_up(const struct lora_call *call, const float *bias, void *y)
+void lora_skinny_up(const struct lora_call *call, void *y)
 {
 	const struct lora_linear *l = call->l;
 	struct wide_args w = {
@@ -474,7 +470,6 @@ void lora_skinny_up(const struct lora_call *call, const float *bias, void *y)
 		row += p->rows;
 	}
 	w.z = (const bf16 *)call->s;
-	w.bias = bias;
 	w.scale = l->scale;
 	w.out = (bf16 *)y;
 	if (most <= 16)

@@ -277,7 +277,7 @@ static void sum_gradients(struct cuda_device *c, const struct gradient_sums *g, 
 template <int NT, bool DS> static void tall_launch(struct cuda_device *c, const struct tall_args *t, unsigned warps)
 {
 	size_t bytes = tall_bytes<NT, DS>(warps);
-	if (!lora_skinny_grant(c, (const void *)lora_tall<NT, DS>, bytes))
+	if (!lora_skinny_grant(c, (const void *)lora_tall<NT, DS>))
 		return;
 	dim3 blocks(t->first_block[t->parts], (unsigned)((t->n + t->tokens_each - 1) / t->tokens_each));
 	lora_tall<NT, DS><<<blocks, warps * 32, bytes, c->stream>>>(*t);

@@ -471,22 +471,27 @@ END_TEST
  * sum still holds it on the average over many elements; rounded before the addition, it would be gone everywhere. */
 START_TEST(an_adapter_far_smaller_than_the_base_still_counts)
 {
-	static const size_t shapes[][5] = {{128, 32, 64, 2, 0}, {256, 576, 576, 16, 0}, {256, 576, 576, 16, 64}};
+	static const size_t shapes[][6] = {{128, 32, 64, 2, 0, 0}, {256, 576, 576, 16, 0, 0},
+		{256, 576, 576, 16, 64, 0}, {256, 576, 576, 16, 0, 1}, {256, 576, 576, 6, 0, 1}};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
-	for (int k = 0; k < 3; k++) {
+	for (int k = 0; k < 5; k++) {
 		size_t n = shapes[k][0], cols = shapes[k][1], rows = shapes[k][2], rank = shapes[k][3],
 		       room = shapes[k][4];
-		pair_case(&p, "a small adapter, cols %zu, room %zu", cols, room);
+		bool biased = shapes[k][5];
+		pair_case(&p, "a small adapter, cols %zu, rank %zu, room %zu%s", cols, rank, room,
+			biased ? ", with a bias" : "");
 		p.room = room;
 		struct both_weights w = pair_weight(&p, 1, rows, cols, WEIGHT_FORWARD);
 		struct both x = pair_values(&p, PAIR_ACT, 2, n * (cols + room), 1),
 			    y = pair_output(&p, PAIR_ACT, n * rows),
 			    a = pair_values(&p, PAIR_F32, 3, rank * cols, sqrtf(3.0f / (float)cols)),
 			    b = pair_values(&p, PAIR_F32, 4, rows * rank, sqrtf(3.0f / (float)rank));
+		struct both bias = pair_values(&p, PAIR_F32, 5, rows, 1);
 		struct device *d = p.device[PAIR_GPU], *cpu = p.device[PAIR_CPU];
 		struct tokens t = {.count = n};
 		struct lora_linear l = {.weight = w.at[PAIR_GPU],
+			.bias = biased ? bias.at[PAIR_GPU] : NULL,
 			.scale = 1e-3f,
 			.x_stride = cols + room,
 			.y = y.at[PAIR_GPU],
@@ -499,6 +504,7 @@ START_TEST(an_adapter_far_smaller_than_the_base_still_counts)
 		double *with = pair_read(&p, y, PAIR_GPU);
 		/* what the adapter alone adds, exactly: the layer less the base */
 		l.weight = w.at[PAIR_CPU];
+		l.bias = biased ? bias.at[PAIR_CPU] : NULL;
 		l.y = y.at[PAIR_CPU];
 		l.part[0] = (struct lora_part){.rows = rows, .rank = rank, .a = a.at[PAIR_CPU], .b = b.at[PAIR_CPU]};
 		cpu->ops->lora_forward(cpu, &t, x.at[PAIR_CPU], &l);
