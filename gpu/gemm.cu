@@ -29,6 +29,7 @@ struct plan {
 	cublasLtMatmulDesc_t operation; /* NULL: the plain kernel */
 	cublasLtMatrixLayout_t first, second, out;
 	cublasLtMatmulAlgo_t algo;
+	bool unmeasured; /* made while nothing could be measured: chosen again when something can */
 };
 
 struct gemm_plans {
@@ -64,7 +65,8 @@ static uint8_t alignment(const void *p)
 	return (uint8_t)(low ? __builtin_ctzll(low) : 8);
 }
 
-static bool adds_in_place(const struct gemm *g, const void *add, const void *out)
+/* Whether a sum in place must be rounded once: beta then lies in device memory. */
+static bool rounds_once(const struct gemm *g, const void *add, const void *out)
 {
 	return g->out_type == GEMM_BF16 && g->alpha == 1 && g->beta == 1 && add == out && !g->rounds_twice;
 }
@@ -82,7 +84,8 @@ static struct gemm_key key_of(const struct gemm *g, const void *a, const void *b
 	k.b_transposed = g->b_transposed;
 	k.in_type = (uint8_t)g->a_type;
 	k.out_type = (uint8_t)g->out_type;
-	k.adds = adds_in_place(g, add, out) ? 2 : g->beta != 0;
+	if (g->beta != 0)
+		k.adds = rounds_once(g, add, out) ? GEMM_ADDS_ONCE : add == out ? GEMM_ADDS_ITSELF : GEMM_ADDS_OTHER;
 	k.a_align = alignment(a);
 	k.b_align = alignment(b);
 	k.out_align = alignment(out);
@@ -160,7 +163,7 @@ static void run_plain(const struct call *p)
 
 /* ---- cuBLASLt ---- */
 
-static cublasStatus_t lt_run(const struct call *p, const struct plan *plan, const cublasLtMatmulAlgo_t *algo, void *out)
+static cublasStatus_t lt_run(const struct call *p, const struct plan *plan, const cublasLtMatmulAlgo_t *algo)
 {
 	const struct gemm *g = p->g;
 	struct cuda_device *c = p->c;
@@ -174,11 +177,11 @@ static cublasStatus_t lt_run(const struct call *p, const struct plan *plan, cons
 	}
 	if (s != CUBLAS_STATUS_SUCCESS)
 		return s;
-	bool device = plan->key.adds == 2;
+	bool device = plan->key.adds == GEMM_ADDS_ONCE;
 	const float *alpha = device ? c->plans->ones : &g->alpha, *beta = device ? c->plans->ones + 1 : &g->beta;
 	return cublasLtMatmul(c->lt, plan->operation, alpha, p->b, plan->first, p->a, plan->second, beta,
-		g->beta != 0 ? p->add : out, plan->out, out, plan->out, algo, c->scratch[SCRATCH_GEMM], WORKSPACE_BYTES,
-		c->stream);
+		g->beta != 0 ? p->add : p->out, plan->out, p->out, plan->out, algo, c->scratch[SCRATCH_GEMM],
+		WORKSPACE_BYTES, c->stream);
 }
 
 static void plan_free(struct plan *p)
@@ -211,7 +214,7 @@ static bool describe(const struct gemm *g, struct plan *p)
 		    set(p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first) &&
 		    set(p->operation, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
 	int32_t device = CUBLASLT_POINTER_MODE_DEVICE;
-	if (p->key.adds == 2)
+	if (p->key.adds == GEMM_ADDS_ONCE)
 		well = well && set(p->operation, CUBLASLT_MATMUL_DESC_POINTER_MODE, &device, sizeof device);
 	if (well && g->a_type == GEMM_E4M3) {
 		/* Sums of a few products are kept in fewer bits inside the tensor cores: an error of 2^-13 beside E4M3's own of 2^-4. */
@@ -232,6 +235,7 @@ static bool describe(const struct gemm *g, struct plan *p)
 		       CUBLAS_STATUS_SUCCESS;
 }
 
+/* What cuBLASLt offers, its favourite first; none if it does not take the product, or after a failure. */
 static int candidates(const struct call *p, const struct plan *plan, cublasLtMatmulHeuristicResult_t *found)
 {
 	cublasLtMatmulPreference_t preference = p->c->plans->preference;
@@ -245,13 +249,18 @@ static int candidates(const struct call *p, const struct plan *plan, cublasLtMat
 		{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, 1u << (k->adds ? k->add_align : k->out_align)},
 		{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 1u << k->out_align},
 	};
-	for (size_t i = 0; i < sizeof aligned / sizeof *aligned; i++)
-		if (cublasLtMatmulPreferenceSetAttribute(
-			    preference, aligned[i].what, &aligned[i].bytes, sizeof(uint32_t)))
-			return 0;
+	cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+	for (size_t i = 0; i < sizeof aligned / sizeof *aligned && s == CUBLAS_STATUS_SUCCESS; i++)
+		s = cublasLtMatmulPreferenceSetAttribute(
+			preference, aligned[i].what, &aligned[i].bytes, sizeof(uint32_t));
 	int count = 0;
-	if (cublasLtMatmulAlgoGetHeuristic(p->c->lt, plan->operation, plan->first, plan->second, plan->out, plan->out,
-		    preference, CANDIDATES_MAX, found, &count))
+	if (s == CUBLAS_STATUS_SUCCESS)
+		s = cublasLtMatmulAlgoGetHeuristic(p->c->lt, plan->operation, plan->first, plan->second, plan->out,
+			plan->out, preference, CANDIDATES_MAX, found, &count);
+	if (s != CUBLAS_STATUS_SUCCESS && s != CUBLAS_STATUS_NOT_SUPPORTED && s != CUBLAS_STATUS_INVALID_VALUE)
+		cuda_fail(p->c, SAKIORI_EDEVICE, "the plan of a product: cuBLASLt failed: %s",
+			cublasLtGetStatusString(s));
+	if (s != CUBLAS_STATUS_SUCCESS)
 		return 0;
 	int usable = 0;
 	for (int i = 0; i < count; i++)
@@ -261,8 +270,7 @@ static int candidates(const struct call *p, const struct plan *plan, cublasLtMat
 }
 
 /* Microseconds of one run, the mean over about `span` of them; negative if the algorithm does not run. */
-static float measure(
-	const struct call *p, const struct plan *plan, const cublasLtMatmulAlgo_t *algo, void *out, float span)
+static float measure(const struct call *p, const struct plan *plan, const cublasLtMatmulAlgo_t *algo, float span)
 {
 	struct gemm_plans *plans = p->c->plans;
 	float milliseconds = 0;
@@ -271,7 +279,7 @@ static float measure(
 		if (!cuda_well(p->c, cudaEventRecord(plans->begin, p->c->stream), "measuring a product"))
 			return -1;
 		for (int i = 0; i < runs; i++)
-			if (lt_run(p, plan, algo, out) != CUBLAS_STATUS_SUCCESS)
+			if (lt_run(p, plan, algo) != CUBLAS_STATUS_SUCCESS)
 				return -1;
 		if (!cuda_well(p->c, cudaEventRecord(plans->end, p->c->stream), "measuring a product") ||
 			!cuda_well(p->c, cudaEventSynchronize(plans->end), "measuring a product") ||
@@ -296,14 +304,14 @@ static bool is_small(const struct gemm *g)
 
 /* Index of the fastest candidate: all are timed briefly, the best of them once more. */
 static int fastest(const struct call *p, const struct plan *plan, const cublasLtMatmulHeuristicResult_t *found,
-	int count, void *out, float *microseconds)
+	int count, float *microseconds)
 {
 	const float span = is_small(p->g) ? 40 : 200;
 	float time[CANDIDATES_MAX];
 	bool tried[CANDIDATES_MAX] = {};
 	int best = -1;
 	for (int i = 0; i < count; i++)
-		time[i] = measure(p, plan, &found[i].algo, out, span);
+		time[i] = measure(p, plan, &found[i].algo, span);
 	for (int turn = 0; turn < FINALISTS_MAX; turn++) {
 		int next = -1;
 		for (int i = 0; i < count; i++)
@@ -312,7 +320,7 @@ static int fastest(const struct call *p, const struct plan *plan, const cublasLt
 		if (next < 0)
 			break;
 		tried[next] = true;
-		float again = measure(p, plan, &found[next].algo, out, 5 * span);
+		float again = measure(p, plan, &found[next].algo, 5 * span);
 		if (again >= 0 && (best < 0 || again < *microseconds)) {
 			best = next;
 			*microseconds = again;
@@ -332,6 +340,12 @@ static void *trial_place(const struct call *p, bool spoil)
 	return (char *)p->c->scratch[SCRATCH_GEMM] + WORKSPACE_BYTES;
 }
 
+static bool may_measure(const struct call *p, bool spoil)
+{
+	const struct cuda_device *c = p->c;
+	return !c->deterministic && !c->capturing && c->plans->measured < MEASURED_MAX && trial_place(p, spoil);
+}
+
 /* Chooses the algorithm; false if cuBLASLt has none. */
 static bool choose(const struct call *p, struct plan *plan, bool spoil)
 {
@@ -339,6 +353,7 @@ static bool choose(const struct call *p, struct plan *plan, bool spoil)
 	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX];
 	bool settled = p->c->deterministic || p->c->capturing;
 	int count = candidates(p, plan, found), best = 0;
+	plan->unmeasured = false;
 	const struct gemm_kept *kept = settled ? NULL : gemm_kept_find(&plans->kept, &plan->key, is_small(p->g));
 	/* A file may say anything: only what cuBLASLt offers for this product, its alignments and the schemes asked for, is taken from it. */
 	for (int i = 0; kept && i < count; i++)
@@ -348,16 +363,21 @@ static bool choose(const struct call *p, struct plan *plan, bool spoil)
 		}
 	if (!count)
 		return false;
-	void *out = settled || count == 1 || plans->measured >= MEASURED_MAX ? NULL : trial_place(p, spoil);
-	if (out) {
+	if (count > 1 && may_measure(p, spoil)) {
 		struct gemm_kept entry = {};
-		best = fastest(p, plan, found, count, out, &entry.microseconds);
+		struct call trial = *p;
+		trial.out = trial_place(p, spoil);
+		/* What adds to its own output does so in the trial: cuBLASLt may run another kernel where it does not. */
+		trial.add = p->add == p->out ? trial.out : p->add;
+		best = fastest(&trial, plan, found, count, &entry.microseconds);
 		if (best < 0)
 			return false;
 		plans->measured++;
 		entry.key = plan->key;
 		entry.algo = found[best].algo;
 		gemm_kept_add(&plans->kept, &entry);
+	} else {
+		plan->unmeasured = count > 1;
 	}
 	plan->algo = found[best].algo;
 	return true;
@@ -419,6 +439,16 @@ static void plans_drop(struct gemm_plans *plans)
 	plans->count = 0;
 }
 
+/* Without an operation the plain kernel runs. */
+static void make(const struct call *p, struct plan *plan, bool spoil)
+{
+	if ((plan->operation || describe(p->g, plan)) && choose(p, plan, spoil))
+		return;
+	if (plan->operation)
+		cublasLtMatmulDescDestroy(plan->operation);
+	plan->operation = NULL;
+}
+
 static struct plan *plan_of(const struct call *p, bool spoil)
 {
 	struct cuda_device *c = p->c;
@@ -429,8 +459,11 @@ static struct plan *plan_of(const struct call *p, bool spoil)
 		return NULL;
 	struct gemm_key key = key_of(p->g, p->a, p->b, p->add, p->out);
 	struct plan **slot = slot_of(c->plans, &key);
-	if (*slot)
-		return *slot;
+	if (*slot) {
+		if ((*slot)->unmeasured && may_measure(p, spoil))
+			make(p, *slot, spoil);
+		return c->base.fault.code ? NULL : *slot;
+	}
 	if (c->plans->count == PLANS_MAX) {
 		plans_drop(c->plans);
 		slot = slot_of(c->plans, &key);
@@ -441,12 +474,8 @@ static struct plan *plan_of(const struct call *p, bool spoil)
 		return NULL;
 	}
 	plan->key = key;
-	if (p->g->k && (!describe(p->g, plan) || !choose(p, plan, spoil)) && plan->operation) {
-		cublasLtMatmulDescDestroy(plan->operation);
-		plan->operation = NULL;
-	}
-	if (!p->g->k)
-		plan->operation = NULL;
+	if (p->g->k)
+		make(p, plan, spoil);
 	if (c->base.fault.code) {
 		plan_free(plan);
 		return NULL;
@@ -455,20 +484,36 @@ static struct plan *plan_of(const struct call *p, bool spoil)
 	return *slot = plan;
 }
 
+/* Runs the first of the offered algorithms that does run, and keeps it. */
+static cublasStatus_t run_another(const struct call *p, struct plan *plan)
+{
+	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX];
+	int count = candidates(p, plan, found);
+	for (int i = 0; i < count; i++) {
+		cublasStatus_t s = lt_run(p, plan, &found[i].algo);
+		if (s == CUBLAS_STATUS_NOT_SUPPORTED)
+			continue;
+		plan->algo = found[i].algo;
+		return s;
+	}
+	return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
 void cuda_gemm(struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out)
 {
 	if (c->base.fault.code || !g->m || !g->n)
 		return;
 	struct call call = {.c = c, .g = g, .a = a, .b = b, .add = g->add ? g->add : out, .out = out};
-	const struct plan *plan = plan_of(&call, false);
+	struct plan *plan = plan_of(&call, false);
 	if (!plan)
 		return;
-	if (!plan->operation) {
+	cublasStatus_t s = plan->operation ? lt_run(&call, plan, &plan->algo) : CUBLAS_STATUS_NOT_SUPPORTED;
+	/* An algorithm that cuBLASLt offers and then does not run. */
+	if (s == CUBLAS_STATUS_NOT_SUPPORTED && plan->operation)
+		s = run_another(&call, plan);
+	if (s == CUBLAS_STATUS_NOT_SUPPORTED)
 		run_plain(&call);
-		return;
-	}
-	cublasStatus_t s = lt_run(&call, plan, &plan->algo, out);
-	if (s != CUBLAS_STATUS_SUCCESS)
+	else if (s != CUBLAS_STATUS_SUCCESS)
 		cuda_fail(c, SAKIORI_EDEVICE, "a product of (%zu, %zu) by (%zu, %zu): cuBLASLt failed: %s", g->m, g->k,
 			g->k, g->n, cublasLtGetStatusString(s));
 }

@@ -3,13 +3,21 @@
 #pragma once
 #include "gpu/gpu.cuh"
 
+/* What a product is added to. */
+enum gemm_adds {
+	GEMM_ADDS_NOTHING,
+	GEMM_ADDS_OTHER,  /* what lies in another place than the output */
+	GEMM_ADDS_ITSELF, /* the output, by beta of the host */
+	GEMM_ADDS_ONCE,   /* a bf16 output, rounded once, by beta in device memory */
+};
+
 /* All that the choice of an algorithm depends on. Compared and kept as bytes, so there is no padding. */
 struct gemm_key {
 	uint64_t m, n, k;
 	uint64_t a_row, b_row, out_row;
 	uint8_t a_transposed, b_transposed;
 	uint8_t in_type, out_type;                      /* enum gemm_type */
-	uint8_t adds;                                   /* beta is not 0: 1; adds itself to a bf16 output in place: 2 */
+	uint8_t adds;                                   /* enum gemm_adds */
 	uint8_t add_align, a_align, b_align, out_align; /* log2 of bytes, at most 8 */
 	uint8_t unused[7];
 };

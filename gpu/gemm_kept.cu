@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_VERSION 2
-#define KEPT_MAX 4096 /* plans: 144 bytes each */
+#define FILE_VERSION 3
+#define KEPT_MAX 4096 /* plans: 136 bytes each */
 
 struct file_head {
 	char magic[8];
@@ -69,7 +69,7 @@ void gemm_kept_save(const struct cuda_device *c, struct gemm_kept_list *list)
 	char path[sizeof c->cache + sizeof c->name + 64], temporary[sizeof path + 32];
 	if (!list->changed || !file_path(c, path, sizeof path))
 		return;
-	snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+	snprintf(temporary, sizeof temporary, "%s.%ld.%d.tmp", path, (long)getpid(), c->ordinal);
 	struct file_head head = {};
 	memcpy(head.magic, file_magic, sizeof file_magic);
 	head.version = FILE_VERSION;
@@ -87,6 +87,14 @@ void gemm_kept_save(const struct cuda_device *c, struct gemm_kept_list *list)
 	list->changed = false;
 }
 
+static const struct gemm_kept *find_exact(const struct gemm_kept_list *list, const struct gemm_key *key)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (!memcmp(&list->at[i].key, key, sizeof *key))
+			return &list->at[i];
+	return NULL;
+}
+
 static bool within_an_eighth(uint64_t a, uint64_t b)
 {
 	return (a > b ? a - b : b - a) <= b / 8;
@@ -94,16 +102,17 @@ static bool within_an_eighth(uint64_t a, uint64_t b)
 
 const struct gemm_kept *gemm_kept_find(const struct gemm_kept_list *list, const struct gemm_key *key, bool near)
 {
-	for (size_t i = 0; i < list->count; i++) {
+	const struct gemm_kept *exact = find_exact(list, key);
+	for (size_t i = 0; near && !exact && i < list->count; i++) {
 		struct gemm_key k = list->at[i].key;
-		if (near && within_an_eighth(k.m, key->m) && within_an_eighth(k.k, key->k)) {
-			k.m = key->m;
-			k.k = key->k;
-		}
+		if (!within_an_eighth(k.m, key->m) || !within_an_eighth(k.k, key->k))
+			continue;
+		k.m = key->m;
+		k.k = key->k;
 		if (!memcmp(&k, key, sizeof k))
 			return &list->at[i];
 	}
-	return NULL;
+	return exact;
 }
 
 void gemm_kept_add(struct gemm_kept_list *list, const struct gemm_kept *plan)

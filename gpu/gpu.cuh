@@ -173,6 +173,12 @@ void cuda_recordings_free(struct cuda_device *c);
 
 enum gemm_type { GEMM_F32, GEMM_BF16, GEMM_E4M3 };
 
+/* Of activations. */
+static inline enum gemm_type gemm_act(const struct cuda_device *c)
+{
+	return c->base.act == DTYPE_BF16 ? GEMM_BF16 : GEMM_F32;
+}
+
 /* out (m, n) = alpha * op(a) op(b) + beta * add, row-major; sums are f32 (TF32 never), rounded once at the end (a bf16 out that adds to itself: with
  * alpha and beta 1 and without rounds_twice, else maybe twice). Distances between rows in elements. */
 struct gemm {
@@ -222,7 +228,7 @@ bool cuda_weight_may(struct cuda_device *c, const struct weight *w, enum weight_
 /* (rows, cols) in the activation type, rows being w->row apart: w->data itself for F32 and BF16, else unpacked into SCRATCH_LARGE (valid until
  * that slot is used again). */
 const void *cuda_weight_plain(struct cuda_device *c, const struct weight *w);
-/* The same of W + scale * B A of all parts, summed in f32 and rounded once, in SCRATCH_LARGE. */
+/* The same of W + scale * B A of all parts, in SCRATCH_LARGE; B A may be rounded before the sum, which is rounded anyway. */
 const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_linear *l);
 /* Unpacks rows first .. first+count-1 of an NF4 or STORED weight to out (count, cols) in the activation type. */
 void cuda_weight_unpack(struct cuda_device *c, const struct weight *w, size_t first, size_t count, void *out);

@@ -164,11 +164,6 @@ enum product_kind {
 /* Where memory of the device will be, as far as its alignment goes. */
 #define ALIGNED ((const void *)256)
 
-static enum gemm_type act_type(const struct cuda_device *c)
-{
-	return c->base.act == DTYPE_BF16 ? GEMM_BF16 : GEMM_F32;
-}
-
 static void issue(
 	struct cuda_device *c, const struct gemm *g, const void *a, const void *b, void *out, enum product_kind kind)
 {
@@ -210,9 +205,9 @@ static void product(struct cuda_device *c, size_t n, const void *in, size_t in_r
 		.b_transposed = !backward,
 		.a_row = in_row,
 		.b_row = w->row,
-		.a_type = act_type(c),
-		.b_type = act_type(c),
-		.out_type = act_type(c),
+		.a_type = gemm_act(c),
+		.b_type = gemm_act(c),
+		.out_type = gemm_act(c),
 		.alpha = 1,
 		.beta = kind == PRODUCT_WRITE ? 0.0f : 1.0f,
 		.rounds_twice = backward};
@@ -301,8 +296,8 @@ void cuda_head_logits(struct device *d, size_t n, const void *hidden, const stru
 		.a_row = head->cols,
 		.b_row = head->row,
 		.out_row = head->rows,
-		.a_type = act_type(c),
-		.b_type = act_type(c),
+		.a_type = gemm_act(c),
+		.b_type = gemm_act(c),
 		.out_type = GEMM_F32,
 		.alpha = 1};
 	if (plain)

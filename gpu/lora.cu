@@ -44,16 +44,11 @@ static void *factor(struct cuda_device *c, const struct lora_linear *l, bool b)
 	return cuda_launched(c, "adapter factors") ? out : NULL;
 }
 
-static enum gemm_type act_type(const struct cuda_device *c)
-{
-	return c->base.act == DTYPE_BF16 ? GEMM_BF16 : GEMM_F32;
-}
-
 /* A product of activations; the caller fills in the rest. */
 static struct gemm product(const struct cuda_device *c, size_t m, size_t n, size_t k)
 {
 	struct gemm g = {.m = m, .n = n, .k = k, .a_row = k, .b_row = n, .out_row = n, .alpha = 1};
-	g.a_type = g.b_type = g.out_type = act_type(c);
+	g.a_type = g.b_type = g.out_type = gemm_act(c);
 	return g;
 }
 
@@ -67,6 +62,9 @@ static struct lora_call call_begin(struct cuda_device *c, const struct tokens *t
 	for (size_t i = 0; i < l->parts && i < LORA_PARTS_MAX; i++) {
 		call.ranks += l->part[i].rank;
 		rows += l->part[i].rows;
+		if (l->part[i].rank && !l->part[i].rows)
+			cuda_fail(c, SAKIORI_EINVAL, "part %zu of a linear has an adapter of rank %zu and no outputs",
+				i, l->part[i].rank);
 	}
 	if (l->parts > LORA_PARTS_MAX || (l->parts && rows != call.rows))
 		cuda_fail(c, SAKIORI_EINVAL, "a linear of %zu outputs has %zu parts of %zu in all; at most %d parts",
@@ -149,7 +147,7 @@ static void merged(const struct lora_call *call, bool backward, const void *in, 
 static bool has_room(const struct lora_call *call, const void *y)
 {
 	const struct weight *w = call->l->weight;
-	bool plain = call->c->base.joins && w->storage == WEIGHT_BF16 && !call->l->bias;
+	bool plain = call->c->base.joins && w->storage == WEIGHT_BF16;
 	return plain && w->row - w->cols >= call->ranks && call->x_row - call->cols >= call->ranks && w->row % 8 == 0 &&
 	       lora_skinny_takes(call, y);
 }
@@ -181,22 +179,17 @@ void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, 
 	bool f1 = call.ranks && l->forward == LORA_F1;
 	call.s = t->index ? NULL : l->s;
 	call.joins = f1 && has_room(&call, y);
-	if (call.joins) {
-		joined(&call, y);
-		return;
-	}
-	if (call.ranks && (f1 || l->s)) {
+	if (call.ranks && !call.joins && (f1 || l->s)) {
 		call.s = l->s && !t->index ? l->s : cuda_scratch(c, SCRATCH_LORA_S, call.n * call.ranks * d->act_size);
 		down(&call);
 		lora_scatter(c, t, call.s, l->s, call.ranks);
 	}
-	if (f1) {
+	if (call.joins) {
+		joined(&call, y);
+	} else if (f1) {
 		cuda_linear_plan(c, call.n, call.x, call.x_row, l->weight, y);
 		up(&call, y);
 		cuda_linear(c, call.n, call.x, call.x_row, l->weight, NULL, y, true);
-		/* Last: a bias is the same for every token, and would round a small adapter away in all of them. */
-		if (l->bias)
-			cuda_bias(c, call.n, call.rows, l->bias, y, true);
 	} else if (call.ranks) {
 		if (l->bias)
 			cuda_bias(c, call.n, call.rows, l->bias, y, false);
@@ -204,6 +197,10 @@ void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, 
 	} else {
 		cuda_linear(c, call.n, call.x, call.x_row, l->weight, l->bias, y, false);
 	}
+	/* Last: a bias is the same for every token, and would round a small adapter away in all of them. */
+	if (f1 && l->bias)
+		cuda_bias(c, call.n, call.rows, l->bias, y, true);
+	cuda_fp8_forget(c, call.x);
 	lora_scatter(c, t, y, l->y, call.rows);
 }
 

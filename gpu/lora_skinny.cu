@@ -94,12 +94,6 @@ static bf16 *factors(const struct lora_call *call, bool transposed)
 #define DOWN_TOKENS 128
 #define DOWN_STAGES 4
 
-/* 64 columns of a token or of a rank are 128 bytes: eight pieces of 16, stored so that ldmatrix meets no bank twice. */
-__device__ __forceinline__ unsigned swizzled(unsigned row, unsigned piece)
-{
-	return row * 128 + ((piece ^ (row & 7)) << 4);
-}
-
 struct down_args {
 	size_t n, cols, x_row;
 	unsigned ranks;

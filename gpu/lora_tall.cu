@@ -53,12 +53,6 @@ template <int NT, bool DS> static size_t tall_bytes(unsigned warps)
 	return STAGES * stage_bytes<NT>(warps) + (DS ? 2 * warps * TILE_TOKENS * share_row<NT>() * sizeof(float) : 0);
 }
 
-/* 64 columns of a token are eight pieces of 16 bytes, stored so that ldmatrix meets no bank twice. */
-__device__ __forceinline__ unsigned swizzled(unsigned row, unsigned piece)
-{
-	return row * 128 + ((piece ^ (row & 7)) << 4);
-}
-
 template <int NT>
 __device__ __forceinline__ void tall_load(
 	const struct tall_args &t, const struct tall_place &p, unsigned char *stage, size_t token)

@@ -104,6 +104,8 @@ void cuda_release(struct device *d, void *p)
 	struct cuda_device *c = cuda_device(d);
 	for (size_t i = 0; p && i < c->allocation_count; i++)
 		if (c->allocations[i].p == p) {
+			/* Another activation may get the place, and is not what a form was made of. */
+			c->fp8_wanted = c->fp8_ready = (struct fp8_form){};
 			cuda_memory_free(c, p, c->allocations[i].bytes);
 			c->allocations[i] = c->allocations[--c->allocation_count];
 			return;

@@ -56,6 +56,12 @@ __device__ __forceinline__ void multiply_add(float sum[4], const uint32_t left[4
 		     : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
 
+/* 64 columns of bf16 are 128 bytes: eight pieces of 16, stored so that ldmatrix meets no bank twice. */
+__device__ __forceinline__ unsigned swizzled(unsigned row, unsigned piece)
+{
+	return row * 128 + ((piece ^ (row & 7)) << 4);
+}
+
 /* 8 floats rounded to bf16, in one 16-byte access. */
 __device__ __forceinline__ void store_8(__nv_bfloat16 *to, const float x[8])
 {

@@ -227,7 +227,7 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 {
 	const struct weight *w = l->weight;
 	struct device *d = &c->base;
-	enum gemm_type type = d->act == DTYPE_BF16 ? GEMM_BF16 : GEMM_F32;
+	enum gemm_type type = gemm_act(c);
 	size_t factors = 0;
 	for (size_t i = 0; i < l->parts; i++)
 		factors += (w->cols + l->part[i].rows) * l->part[i].rank * d->act_size + 512;
@@ -237,8 +237,6 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 		return NULL;
 	if (is_packed(w))
 		cuda_weight_unpack(c, w, 0, w->rows, out);
-	else if (!l->parts)
-		cuda_copy(d, out, w->data, w->rows * w->row * d->act_size);
 	for (size_t i = 0, row = 0; i < l->parts; row += l->part[i++].rows) {
 		const struct lora_part *p = &l->part[i];
 		void *rows = act_at(d, out, row * w->row);
