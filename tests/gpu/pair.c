@@ -378,6 +378,26 @@ struct both_weights pair_weight(struct pair *p, uint64_t seed, size_t rows, size
 	return w;
 }
 
+int pair_drawn_rows(void *self, size_t first, size_t count, float *out)
+{
+	const struct pair_drawn *s = self;
+	for (size_t i = 0; i < count * s->cols; i++) {
+		uint64_t e = (uint64_t)first * s->cols + i;
+		uint32_t block[4];
+		rng_block(s->seed, s->stream, e / 8, block);
+		out[i] = bf16_to_f32(s->normals[block[e % 8 / 2] >> (e % 2 * 16) & 0xffff]);
+	}
+	return 0;
+}
+
+uint16_t *pair_normals(void)
+{
+	uint16_t *normals = must_calloc(65536, sizeof *normals);
+	for (int i = 0; i < 65536; i++)
+		normals[i] = f32_to_bf16((float)(i - 32768) * 1e-4f);
+	return normals;
+}
+
 /* ---- comparisons ---------------------------------------------------------------------------------------------------- */
 
 double pair_limit_of(const struct pair *p, struct pair_limit limit)
@@ -485,6 +505,14 @@ void pair_same(struct pair *p, struct both b, const char *what)
 			((float *)found)[i] = ((float *)expected)[i] = 0;
 	if (!p->device[PAIR_GPU]->fault.code)
 		pair_same_bytes(p, found, expected, pair_size(p, b), what);
+	free(found);
+	free(expected);
+}
+
+void pair_same_again(struct pair *p, struct both again, struct both first, const char *what)
+{
+	void *found = pair_download(p, again), *expected = pair_download(p, first);
+	pair_same_bytes(p, found, expected, pair_size(p, first), what);
 	free(found);
 	free(expected);
 }

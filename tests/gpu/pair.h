@@ -109,6 +109,15 @@ struct both_weights pair_weight_from(
 	struct pair *p, const float *values, size_t rows, size_t cols, enum weight_storage storage, unsigned uses);
 struct weight *pair_weight_on(struct pair *p, enum pair_side side, const float *values, size_t rows, size_t cols,
 	enum weight_storage storage, unsigned uses);
+/* The values that a device draws of a source with these normals, made on the host: a source's `fill`. */
+struct pair_drawn {
+	const uint16_t *normals;
+	uint64_t seed, stream;
+	size_t cols;
+};
+int pair_drawn_rows(void *self, size_t first, size_t count, float *out);
+/* 65,536 bf16 that are easily told apart. Free with free(). */
+uint16_t *pair_normals(void);
 /* Takes a weight over, to be freed with the case. */
 void pair_take_weight(struct pair *p, enum pair_side side, struct weight *w);
 
@@ -121,6 +130,8 @@ double pair_limit_of(const struct pair *p, struct pair_limit limit);
 /* Both sides hold the same bytes; floats may be different NaNs. */
 void pair_same(struct pair *p, struct both b, const char *what);
 void pair_same_bytes(struct pair *p, const void *found, const void *expected, size_t bytes, const char *what);
+/* Two buffers of the device under test hold the same bytes. */
+void pair_same_again(struct pair *p, struct both again, struct both first, const char *what);
 
 /* Finite differences through the device under test, f32 only: `gradient` (values.n elements) must be the derivative by `values` of what
  * `loss` gives, which evaluates everything from scratch. */
