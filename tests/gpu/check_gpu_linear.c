@@ -33,6 +33,7 @@ struct lora_buffers {
 	struct both x, dy, y, s, ds, dx, bias, a[LORA_PARTS_MAX], b[LORA_PARTS_MAX], grad_a[LORA_PARTS_MAX],
 		grad_b[LORA_PARTS_MAX], hook_out, omega, indices, index, offsets, row_squares;
 	struct both_weights w;
+	struct weight_gradient hook[PAIR_SIDES];
 	size_t rows, ranks;
 };
 
@@ -49,6 +50,12 @@ static void make_hook(struct pair *p, const struct lora_case *c, struct lora_buf
 		: c->hook == WEIGHT_GRADIENT_SKETCHED ? m->rows * HOOK_K
 						      : HOOK_K,
 		1);
+	for (int side = 0; side < PAIR_SIDES; side++)
+		m->hook[side] = (struct weight_gradient){.kind = c->hook,
+			.out = m->hook_out.at[side],
+			.omega = m->omega.at[side],
+			.indices = m->indices.at[side],
+			.k = HOOK_K};
 }
 
 static void make_lora(struct pair *p, const struct lora_case *c, struct lora_buffers *m)
@@ -90,14 +97,8 @@ static void make_lora(struct pair *p, const struct lora_case *c, struct lora_buf
 	}
 }
 
-static void call_lora(struct pair *p, const struct lora_case *c, const struct lora_buffers *m, int side)
+static struct lora_linear linear_of(const struct lora_case *c, const struct lora_buffers *m, int side)
 {
-	struct device *d = p->device[side];
-	struct weight_gradient hook = {.kind = c->hook,
-		.out = m->hook_out.at[side],
-		.omega = m->omega.at[side],
-		.indices = m->indices.at[side],
-		.k = HOOK_K};
 	struct lora_linear l = {.weight = m->w.at[side],
 		.bias = c->no_bias ? NULL : m->bias.at[side],
 		.scale = 0.75f,
@@ -109,7 +110,7 @@ static void call_lora(struct pair *p, const struct lora_case *c, const struct lo
 		.s = c->no_s ? NULL : m->s.at[side],
 		.dy = m->dy.at[side],
 		.ds = c->no_ds ? NULL : m->ds.at[side],
-		.gradient = c->hook ? &hook : NULL};
+		.gradient = c->hook ? &m->hook[side] : NULL};
 	for (size_t i = 0; i < c->parts; i++)
 		l.part[i] = (struct lora_part){.rows = c->rows[i],
 			.rank = c->rank[i],
@@ -117,6 +118,13 @@ static void call_lora(struct pair *p, const struct lora_case *c, const struct lo
 			.b = m->b[i].at[side],
 			.grad_a = c->no_grad_a ? NULL : m->grad_a[i].at[side],
 			.grad_b = c->no_grad_b ? NULL : m->grad_b[i].at[side]};
+	return l;
+}
+
+static void call_lora(struct pair *p, const struct lora_case *c, const struct lora_buffers *m, int side)
+{
+	struct device *d = p->device[side];
+	const struct lora_linear l = linear_of(c, m, side);
 	struct tokens t = {.count = c->n,
 		.index = m->index.at[side],
 		.index_count = c->index_count,
@@ -204,24 +212,6 @@ START_TEST(products_match_for_every_shape)
 }
 END_TEST
 
-START_TEST(logits_of_large_vocabularies_match)
-{
-	static const size_t heads[][2] = {{49152, 576}, {128256, 128}};
-	struct pair p;
-	pair_open(&p, pair_types[_i]);
-	for (int k = 0; k < 2; k++) {
-		size_t v = heads[k][0], c = heads[k][1], n = 2;
-		pair_case(&p, "logits of a vocabulary of %zu", v);
-		struct both_weights w = pair_weight(&p, 1, v, c, WEIGHT_FORWARD);
-		struct both x = pair_values(&p, PAIR_ACT, 2, n * c, 1), z = pair_output(&p, PAIR_F32, n * v);
-		for (int side = 0; side < PAIR_SIDES; side++)
-			p.device[side]->ops->head_logits(p.device[side], n, x.at[side], w.at[side], z.at[side]);
-		pair_near(&p, z, logits, "logits");
-	}
-	pair_close(&p);
-}
-END_TEST
-
 /* Every order with every way of keeping s and ds, listed tokens or all, dx written or added to. */
 START_TEST(every_order_gives_the_same_layer)
 {
@@ -263,6 +253,8 @@ START_TEST(layers_of_real_shapes_match)
 		{.n = 5, .cols = 2048, .parts = 3, .rows = {2048, 512, 512}, .rank = {16, 16, 16}},
 		{.n = 1, .cols = 4096, .parts = 3, .rows = {1024, 256, 256}, .rank = {16, 16, 16}},
 		{.n = 3, .cols = 4096, .parts = 2, .rows = {1400, 1400}, .rank = {7, 64}},
+		{.n = 37, .cols = 576, .parts = 2, .rows = {64, 96}, .rank = {32, 32}, .accumulate = true},
+		{.n = 130, .cols = 576, .parts = 2, .rows = {96, 64}, .rank = {32, 24}},
 	};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
@@ -311,12 +303,16 @@ END_TEST
 START_TEST(what_is_not_wanted_is_left_out)
 {
 	static const uint32_t listed[] = {1, 2, 9}, none[] = {0};
-	static const struct lora_case base = {.n = 10, .cols = 40, .parts = 2, .rows = {24, 17}, .rank = {5, 8}};
+	static const struct lora_case bases[] = {
+		{.n = 10, .cols = 40, .parts = 2, .rows = {24, 17}, .rank = {5, 8}},
+		{.n = 10, .cols = 40, .parts = 2, .rows = {24, 16}, .rank = {8, 8}},
+	};
 	struct pair p;
 	pair_open(&p, pair_types[_i]);
-	for (int k = 0; k < 9; k++)
+	for (int i = 0; i < 18; i++)
 		for (int backward = LORA_B1; backward <= LORA_B5; backward++) {
-			struct lora_case c = base;
+			struct lora_case c = bases[i / 9];
+			int k = i % 9;
 			c.backward = (enum lora_backward_order)backward;
 			c.no_dx = k == 0 || k == 8;
 			c.no_grad_a = k == 1 || k == 3;
@@ -411,7 +407,7 @@ START_TEST(room_behind_tokens_and_rows_changes_nothing)
 		{.n = 10,
 			.cols = 64,
 			.parts = 2,
-			.rows = {24, 17},
+			.rows = {24, 16},
 			.rank = {8, 8},
 			.gap = 16,
 			.room = 16,
@@ -528,6 +524,62 @@ START_TEST(an_adapter_far_smaller_than_the_base_still_counts)
 }
 END_TEST
 
+START_TEST(a_deterministic_device_gives_the_same_bits_again)
+{
+	static const struct lora_case cases[] = {
+		{.n = 300, .cols = 576, .parts = 2, .rows = {192, 96}, .rank = {16, 16}, .gap = 32, .room = 32},
+		{.n = 300, .cols = 576, .parts = 2, .rows = {64, 96}, .rank = {32, 32}, .accumulate = true},
+		{.n = 300, .cols = 200, .parts = 2, .rows = {65, 17}, .rank = {5, 33}, .accumulate = true},
+	};
+	struct pair p;
+	pair_open_deterministic(&p, pair_types[_i]);
+	for (int k = 0; k < 9; k++) {
+		struct lora_case c = cases[k / 3];
+		struct lora_buffers m[2];
+		c.backward = (enum lora_backward_order)(LORA_B1 + k % 3);
+		c.no_bias = c.room;
+		pair_case(&p, "cols %zu ranks %zu %zu B%c again", c.cols, c.rank[0], c.rank[1], "145"[c.backward]);
+		for (int i = 0; i < 2; i++) {
+			make_lora(&p, &c, &m[i]);
+			call_lora(&p, &c, &m[i], PAIR_GPU);
+		}
+		pair_same_again(&p, m[1].y, m[0].y, "y");
+		pair_same_again(&p, m[1].s, m[0].s, "s");
+		pair_same_again(&p, m[1].ds, m[0].ds, "ds");
+		pair_same_again(&p, m[1].dx, m[0].dx, "dx");
+		for (size_t i = 0; i < c.parts; i++) {
+			pair_same_again(&p, m[1].grad_a[i], m[0].grad_a[i], "grad_a");
+			pair_same_again(&p, m[1].grad_b[i], m[0].grad_b[i], "grad_b");
+		}
+	}
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(ranks_without_outputs_are_refused)
+{
+	static const struct lora_case c = {.n = 3, .cols = 40, .parts = 2, .rows = {24, 0}, .rank = {8, 8}};
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	for (int call = 0; call < 3 && p.cuda; call++) {
+		struct lora_buffers m;
+		struct tokens t = {.count = c.n};
+		pair_case(&p, "ranks without outputs, call %d", call);
+		make_lora(&p, &c, &m);
+		struct device *d = p.device[PAIR_GPU];
+		const struct lora_linear l = linear_of(&c, &m, PAIR_GPU);
+		if (call == 0)
+			d->ops->lora_forward(d, &t, m.x.at[PAIR_GPU], &l);
+		if (call == 1)
+			d->ops->lora_backward(d, &t, m.x.at[PAIR_GPU], &l, m.dx.at[PAIR_GPU], false, NULL);
+		if (call == 2)
+			d->ops->lora_gradient_a(d, &t, m.x.at[PAIR_GPU], &l);
+		pair_refused(&p, SAKIORI_EINVAL, "an adapter of no outputs");
+	}
+	pair_close(&p);
+}
+END_TEST
+
 struct difference {
 	const struct lora_case *c;
 	const struct lora_buffers *m;
@@ -538,16 +590,7 @@ static double layer_loss(struct pair *p, void *self)
 	const struct difference *s = self;
 	struct device *d = p->device[PAIR_GPU];
 	struct tokens t = {.count = s->c->n};
-	struct lora_linear l = {.weight = s->m->w.at[PAIR_GPU],
-		.bias = s->m->bias.at[PAIR_GPU],
-		.scale = 0.75f,
-		.parts = s->c->parts,
-		.y = s->m->y.at[PAIR_GPU]};
-	for (size_t i = 0; i < s->c->parts; i++)
-		l.part[i] = (struct lora_part){.rows = s->c->rows[i],
-			.rank = s->c->rank[i],
-			.a = s->m->a[i].at[PAIR_GPU],
-			.b = s->m->b[i].at[PAIR_GPU]};
+	const struct lora_linear l = linear_of(s->c, s->m, PAIR_GPU);
 	d->ops->lora_forward(d, &t, s->m->x.at[PAIR_GPU], &l);
 	return pair_dot(p, s->m->y, s->m->dy);
 }
@@ -589,7 +632,6 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		products_match_for_every_shape,
-		logits_of_large_vocabularies_match,
 		every_order_gives_the_same_layer,
 		layers_of_real_shapes_match,
 		few_tokens_odd_widths_and_missing_adapters_match,
@@ -598,6 +640,8 @@ int main(void)
 		each_rows_gradient_norm_is_told,
 		room_behind_tokens_and_rows_changes_nothing,
 		an_adapter_far_smaller_than_the_base_still_counts,
+		a_deterministic_device_gives_the_same_bits_again,
+		ranks_without_outputs_are_refused,
 		gradients_are_those_of_finite_differences,
 	};
 	return pair_run("gpu_linear", tests, sizeof tests / sizeof *tests, PAIR_TYPES);

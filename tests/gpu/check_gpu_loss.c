@@ -4,6 +4,8 @@
 
 /* f32: sums over the vocabulary in f32. bf16: logits and their gradient may be kept in bf16 between the products. */
 static const struct pair_limit losses = {1e-5, 1e-2};
+/* Sums are kept in f32 whatever the type. */
+static const struct pair_limit head_sums = {1e-5, 1e-5};
 static const struct pair_limit total = {1e-5, 5e-3};
 static const struct pair_limit gradient = {2e-5, 2e-2};
 /* A logit's own rounding: where the two best are nearer than this, either may be called the best. */
@@ -219,6 +221,24 @@ START_TEST(large_vocabularies_match)
 }
 END_TEST
 
+START_TEST(logits_of_large_vocabularies_match)
+{
+	static const size_t heads[][2] = {{49152, 576}, {128256, 128}};
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	for (int k = 0; k < 2; k++) {
+		size_t v = heads[k][0], c = heads[k][1], n = 2;
+		pair_case(&p, "logits of a vocabulary of %zu", v);
+		struct both_weights w = pair_weight(&p, 1, v, c, WEIGHT_FORWARD);
+		struct both x = pair_values(&p, PAIR_ACT, 2, n * c, 1), z = pair_output(&p, PAIR_F32, n * v);
+		for (int side = 0; side < PAIR_SIDES; side++)
+			p.device[side]->ops->head_logits(p.device[side], n, x.at[side], w.at[side], z.at[side]);
+		pair_near(&p, z, head_sums, "logits");
+	}
+	pair_close(&p);
+}
+END_TEST
+
 /* Equal logits: the label is as good as the best. Values that bf16 holds exactly. */
 START_TEST(the_best_label_is_told)
 {
@@ -308,6 +328,7 @@ int main(void)
 		only_listed_tokens_count,
 		many_tokens_go_through_in_chunks,
 		large_vocabularies_match,
+		logits_of_large_vocabularies_match,
 		the_best_label_is_told,
 		a_label_outside_the_head_is_refused,
 		gradients_are_those_of_finite_differences,
