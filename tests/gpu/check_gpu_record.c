@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What holds for sequences of operations: recordings replay the same bits, copies run beside the computation and wait where they are told
  * to, the same calls give the same bits, and after a failure nothing runs. */
-#include <dirent.h>
+#include <glob.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "gpu/layer.h"
@@ -255,66 +256,162 @@ START_TEST(after_a_failure_nothing_runs)
 }
 END_TEST
 
-/* Cuts every file of the folder short by a byte, or removes it. Returns how many there are. */
-static int each_kept_file(const char *folder, bool remove)
+/* The file of kept plans: this head, then entries of a 64-byte key, cuBLASLt's algorithm in 64 bytes, and what it took (gpu/gemm_kept.cu). */
+struct kept_head {
+	char magic[8];
+	uint32_t version, entry_bytes;
+	uint64_t count, checksum; /* FNV-1a of the entries */
+};
+enum { KEPT_ALGO = 64, KEPT_ALGO_BYTES = 64 };
+
+static uint64_t kept_checksum(const unsigned char *entries, size_t bytes)
 {
-	DIR *directory = opendir(folder);
-	int count = 0;
-	for (struct dirent *e; directory && (e = readdir(directory));) {
-		char path[512];
-		snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-		if (e->d_name[0] == '.')
-			continue;
-		count++;
-		FILE *file = remove ? NULL : fopen(path, "r+");
-		if (file && !fseek(file, -1, SEEK_END) && ftruncate(fileno(file), ftell(file)))
-			count = -1;
-		if (file)
-			fclose(file);
-		if (remove)
-			unlink(path);
-	}
-	if (directory)
-		closedir(directory);
-	return count;
+	uint64_t h = 0xcbf29ce484222325;
+	for (size_t i = 0; i < bytes; i++)
+		h = (h ^ entries[i]) * 0x100000001b3;
+	return h;
 }
 
-/* Measured, read again, cut short, and nowhere to be kept: always the same step. */
+/* What happens to the file before a device opens. */
+enum kept_harm {
+	KEPT_AS_IS,
+	KEPT_CUT,     /* the last byte is gone */
+	KEPT_FLIPPED, /* a bit of a byte that nothing but the checksum covers */
+	KEPT_FOREIGN, /* algorithms that cuBLASLt never offered, and a checksum that is right */
+};
+
+static void harm_kept(struct pair *p, const char *path, enum kept_harm harm)
+{
+	enum { MOST = 1 << 20 };
+	unsigned char *content = must_calloc(MOST, 1), *entries = content + sizeof(struct kept_head);
+	struct kept_head head = {.magic = ""};
+	FILE *f = fopen(path, "rbe");
+	size_t bytes = f ? fread(content, 1, MOST, f) : 0;
+	if (f)
+		fclose(f);
+	if (bytes >= sizeof head)
+		memcpy(&head, content, sizeof head);
+	size_t rest = head.count * head.entry_bytes;
+	if (!head.count || head.entry_bytes < KEPT_ALGO + KEPT_ALGO_BYTES + 8 || bytes != sizeof head + rest ||
+		head.checksum != kept_checksum(entries, rest)) {
+		pair_wrong(p, "the file of %zu bytes is not of the format that this test knows", bytes);
+		free(content);
+		return;
+	}
+	if (harm == KEPT_CUT)
+		bytes--;
+	if (harm == KEPT_FLIPPED)
+		entries[rest - 1] ^= 1;
+	for (size_t i = 0; harm == KEPT_FOREIGN && i < rest; i++) {
+		size_t at = i % head.entry_bytes;
+		entries[i] ^= at >= KEPT_ALGO && at < KEPT_ALGO + KEPT_ALGO_BYTES ? 0x5a : 0;
+	}
+	if (harm == KEPT_FOREIGN) {
+		head.checksum = kept_checksum(entries, rest);
+		memcpy(content, &head, sizeof head);
+	}
+	f = fopen(path, "wbe");
+	if (!f || fwrite(content, 1, bytes, f) != bytes)
+		pair_wrong(p, "%s cannot be written", path);
+	if (f)
+		fclose(f);
+	free(content);
+}
+
+/* One step on a device of its own that keeps its plans in `folder`. Returns the adapter's gradient; free with free(). */
+static double *step_with_kept(struct pair *p, const char *folder)
+{
+	struct device_config config = {.name = pair_device_name(), .act = p->act, .cache = folder};
+	struct device *d = NULL;
+	struct fault f = {0};
+	struct layer l;
+	ck_assert_int_eq(device_open(&config, &d, &f), 0);
+	layer_open(&l, d);
+	layer_step(&l);
+	float *host = must_calloc(LAYER_ADAPTER, sizeof *host);
+	double *gradient = must_calloc(LAYER_ADAPTER, sizeof *gradient);
+	d->ops->download(d, host, l.gradient, LAYER_ADAPTER * sizeof *host);
+	for (int i = 0; i < LAYER_ADAPTER; i++)
+		gradient[i] = (double)host[i];
+	free(host);
+	if (device_sync(d, &f))
+		pair_wrong(p, "%s", f.text);
+	layer_close(&l);
+	device_close(d);
+	return gradient;
+}
+
+/* The folder's one file. Its path is empty if there is none or another beside it, as there is on a device that keeps nothing. */
+struct kept_file {
+	char path[512];
+	struct stat is;
+};
+
+static void find_kept(struct pair *p, const char *folder, struct kept_file *found)
+{
+	char pattern[64];
+	glob_t all;
+	memset(found, 0, sizeof *found);
+	snprintf(pattern, sizeof pattern, "%s/*", folder);
+	if (glob(pattern, 0, NULL, &all))
+		all.gl_pathc = 0;
+	if (p->cuda && all.gl_pathc != 1)
+		pair_wrong(p, "%zu files are in the folder of kept plans, not one", all.gl_pathc);
+	if (all.gl_pathc == 1 && !stat(all.gl_pathv[0], &found->is))
+		snprintf(found->path, sizeof found->path, "%s", all.gl_pathv[0]);
+	if (all.gl_pathc)
+		globfree(&all);
+}
+
+static bool same_file(const struct stat *x, const struct stat *y)
+{
+	return x->st_ino == y->st_ino && x->st_mtim.tv_sec == y->st_mtim.tv_sec &&
+	       x->st_mtim.tv_nsec == y->st_mtim.tv_nsec;
+}
+
+/* A file is written if and only if something was measured. Whatever becomes of it, the step is the same. */
 START_TEST(what_was_measured_is_kept_and_may_be_lost)
 {
+	static const struct {
+		const char *what;
+		enum kept_harm harm;
+		bool written;
+	} times[] = {
+		{"plans that were kept", KEPT_AS_IS, false},
+		{"a file cut short", KEPT_CUT, true},
+		{"a file whose checksum is wrong", KEPT_FLIPPED, true},
+		{"algorithms that are none", KEPT_FOREIGN, true},
+		{"plans that were kept again", KEPT_AS_IS, false},
+	};
 	struct pair p;
+	struct kept_file before, after;
 	char folder[] = "/tmp/sakiori-gpu-kept-XXXXXX";
-	double *gradient[4];
 	pair_open(&p, pair_types[_i]);
+	double limit = p.act == DTYPE_BF16 ? 3e-2 : 1e-5;
 	ck_assert_ptr_nonnull(mkdtemp(folder));
-	for (int time = 0; time < 4; time++) {
-		struct device_config config = {
-			.name = pair_device_name(), .act = p.act, .cache = time == 3 ? "/nowhere/at/all" : folder};
-		struct device *d = NULL;
-		struct fault f = {0};
-		struct layer l;
-		ck_assert_int_eq(device_open(&config, &d, &f), 0);
-		layer_open(&l, d);
-		layer_step(&l);
-		float *host = must_calloc(LAYER_ADAPTER, sizeof *host);
-		d->ops->download(d, host, l.gradient, LAYER_ADAPTER * sizeof *host);
-		gradient[time] = must_calloc(LAYER_ADAPTER, sizeof **gradient);
-		for (int i = 0; i < LAYER_ADAPTER; i++)
-			gradient[time][i] = (double)host[i];
-		free(host);
-		if (device_sync(d, &f))
-			pair_wrong(&p, "time %d: %s", time, f.text);
-		layer_close(&l);
-		device_close(d);
-		pair_near_doubles(&p, gradient[time], gradient[0], LAYER_ADAPTER, p.act == DTYPE_BF16 ? 3e-2 : 1e-5,
-			"the gradient with kept plans");
-		if (time == 1 && each_kept_file(folder, false) < 1 && p.cuda)
-			pair_wrong(&p, "nothing was kept");
+	pair_case(&p, "no plans yet");
+	double *first = step_with_kept(&p, folder), *again;
+	find_kept(&p, folder, &after);
+	for (size_t k = 0; k < sizeof times / sizeof *times; k++) {
+		pair_case(&p, "%s", times[k].what);
+		if (after.path[0] && times[k].harm)
+			harm_kept(&p, after.path, times[k].harm);
+		find_kept(&p, folder, &before);
+		again = step_with_kept(&p, folder);
+		find_kept(&p, folder, &after);
+		if (before.path[0] && after.path[0] && same_file(&before.is, &after.is) == times[k].written)
+			pair_wrong(&p, "the file was %s", times[k].written ? "not written anew" : "written anew");
+		pair_near_doubles(&p, again, first, LAYER_ADAPTER, limit, "the gradient with kept plans");
+		free(again);
 	}
-	each_kept_file(folder, true);
+	pair_case(&p, "nowhere to keep plans");
+	again = step_with_kept(&p, "/nowhere/at/all");
+	pair_near_doubles(&p, again, first, LAYER_ADAPTER, limit, "the gradient with kept plans");
+	free(again);
+	free(first);
+	if (after.path[0])
+		unlink(after.path);
 	rmdir(folder);
-	for (int time = 0; time < 4; time++)
-		free(gradient[time]);
 	pair_close(&p);
 }
 END_TEST
