@@ -235,7 +235,8 @@ static bool describe(const struct gemm *g, struct plan *p)
 		       CUBLAS_STATUS_SUCCESS;
 }
 
-/* What cuBLASLt offers, its favourite first; none if it does not take the product, or after a failure. */
+/* What cuBLASLt offers, its favourite first; none if it does not take the product, or after a failure. `found` must be zero: cuBLASLt does not
+ * write every byte of an algorithm, and reads them all. */
 static int candidates(const struct call *p, const struct plan *plan, cublasLtMatmulHeuristicResult_t *found)
 {
 	cublasLtMatmulPreference_t preference = p->c->plans->preference;
@@ -350,7 +351,7 @@ static bool may_measure(const struct call *p, bool spoil)
 static bool choose(const struct call *p, struct plan *plan, bool spoil)
 {
 	struct gemm_plans *plans = p->c->plans;
-	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX];
+	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX] = {};
 	bool settled = p->c->deterministic || p->c->capturing;
 	int count = candidates(p, plan, found), best = 0;
 	plan->unmeasured = false;
@@ -487,7 +488,7 @@ static struct plan *plan_of(const struct call *p, bool spoil)
 /* Runs the first of the offered algorithms that does run, and keeps it. */
 static cublasStatus_t run_another(const struct call *p, struct plan *plan)
 {
-	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX];
+	cublasLtMatmulHeuristicResult_t found[CANDIDATES_MAX] = {};
 	int count = candidates(p, plan, found);
 	for (int i = 0; i < count; i++) {
 		cublasStatus_t s = lt_run(p, plan, &found[i].algo);

@@ -89,8 +89,8 @@ static struct lora_call call_begin(
 		rows += l->part[i].rows;
 		c.ranks += l->part[i].rank;
 		if (l->part[i].rank && !l->part[i].rows)
-			device_fail(d, SAKIORI_EINVAL, "part %zu of a linear has an adapter of rank %zu and no outputs", i,
-				l->part[i].rank);
+			device_fail(d, SAKIORI_EINVAL, "part %zu of a linear has an adapter of rank %zu and no outputs",
+				i, l->part[i].rank);
 	}
 	if (l->parts && rows != c.rows)
 		device_fail(d, SAKIORI_EINVAL, "the parts of a linear have %zu outputs, its weight %zu", rows, c.rows);
