@@ -14,6 +14,7 @@ EXTRA_DIST += \
 	# end
 # Held against each other, or against what was planned.
 EXTRA_DIST += \
+	bench/gpu_stress.sh \
 	bench/plan_accuracy.sh \
 	bench/variants_peer.py \
 	# end
