@@ -37,4 +37,8 @@ check_PROGRAMS += tests/ops/check_vector
 tests_ops_check_vector_SOURCES = tests/ops/check_vector.c $(compute_fixture)
 tests_ops_check_vector_CPPFLAGS = $(compute_test_cppflags)
 tests_ops_check_vector_LDADD = $(compute_test_ldadd)
+
+TESTS += tests/ops/packed_cpu.sh
+tests/ops/packed_cpu.log: tests/gpu/check_gpu_packed$(EXEEXT)
 endif
+EXTRA_DIST += tests/ops/packed_cpu.sh

@@ -552,7 +552,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"batch", CLI_COUNT, &o->batch, "N", "rows of the micro-batch (2)"},
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens of every row (2048)"},
 		{"rank", CLI_COUNT, &o->rank, "R", "rank of the adapter (16)"},
-		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default), f32; on a GPU also fp8, q4"},
+		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default), f32, q4; on a GPU also fp8"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"json", CLI_FLAG, &o->json, NULL, "one JSON object a line: operation, step"},
 		{0},

@@ -39,7 +39,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"steps", CLI_COUNT, &o->steps, "N", "steps that are measured (10)"},
 		{"warmup", CLI_COUNT, &o->warmup, "N", "steps before them (3)"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
-			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"memory", CLI_TEXT, &o->memory, "MODE",
 			"kept for the backward pass: auto (default), keep, selective, offload, blocks, blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",

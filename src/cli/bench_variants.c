@@ -32,7 +32,7 @@ static int read_options(int argc, char **argv, struct options *o)
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"tokens", CLI_COUNT, &o->tokens, "N", "of a micro-batch (2048)"},
 		{"ranks", CLI_TEXT, &o->ranks, "LIST", "8,16,32,64,128,256 by default"},
-		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default), f32; on a GPU also fp8, q4"},
+		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE", "bf16 (default), f32, q4; on a GPU also fp8"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"json", CLI_FLAG, &o->json, NULL, "one JSON object a line"},
 		{0},

@@ -25,7 +25,7 @@ static int read_options(int argc, char **argv, struct eval_options *o)
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens a row at most (512)"},
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
-			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; sets memory"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"json", CLI_FLAG, &o->json, NULL, "print one JSON object"},

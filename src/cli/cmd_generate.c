@@ -28,7 +28,7 @@ static int read_options(int argc, char **argv, struct generate_options *o)
 		{"seed", CLI_COUNT, &o->seed, "S", "of the draws (0)"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
-			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"json", CLI_FLAG, &o->json, NULL, "print one JSON object at the end"},
 		{0},

@@ -53,7 +53,7 @@ static int read_options(int argc, char **argv, struct plan_options *o)
 		{"rank", CLI_COUNT, &o->rank, "R", "rank of the adapter (16)"},
 		{"targets", CLI_TEXT, &o->targets, "LIST", "all (default), or some of q,k,v,o,gate,up,down"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
-			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"memory", CLI_TEXT, &o->memory, "MODE",
 			"auto (default: the first that fits), keep, selective, offload, blocks or blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",

@@ -65,7 +65,7 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"no-shuffle", CLI_FLAG, &o->no_shuffle, NULL, "take the rows in the order of the file"},
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
-			"bf16 (default), f32; on a GPU also fp8, q4, as-stored"},
+			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"memory", CLI_TEXT, &o->memory, "MODE",
 			"kept for the backward pass: auto (default), keep, selective, offload, blocks, blocks-offload"},
 		{"variants", CLI_TEXT, &o->variants, "WORD",

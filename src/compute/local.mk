@@ -6,6 +6,7 @@ libcompute_a_SOURCES = \
 	%D%/cpu/vector.c %D%/cpu/vector.inc \
 	%D%/cpu/gemm.h %D%/cpu/gemm.c \
 	%D%/cpu/weight.h %D%/cpu/weight.c %D%/cpu/weight.inc \
+	%D%/cpu/weight_packed.h %D%/cpu/weight_packed.c \
 	%D%/cpu/linear.c \
 	%D%/cpu/lora.c %D%/cpu/lora.inc \
 	%D%/cpu/norm.c %D%/cpu/norm.inc \

@@ -50,9 +50,8 @@ const struct config_key config_keys[] = {
 		"Every site of a run needs the same one."},
 	{"model.base_dtype", KEY_WORD, AT(model.base_dtype), "bf16",
 		.words = WORDS("bf16", "f32", "fp8", "q4", "as-stored"), .unit = "", RESTART,
-		"How the frozen base weights are held in memory. fp8, q4 (4-bit NormalFloat) and as-stored (the "
-		"blocks\n"
-		"of the file) need a GPU."},
+		"How the frozen base weights are held in memory: q4 is 4-bit NormalFloat, as-stored the 4-bit\n"
+		"and 8-bit blocks of the file; both are unpacked as they are multiplied. fp8 needs a GPU."},
 	{"model.device", KEY_STRING, AT(model.device), "cpu", 1, 16, .unit = "", RESTART,
 		"Where training runs: cpu, cuda or cuda:N. A device that is missing stops the daemon;\n"
 		"there is no silent fallback."},

@@ -95,9 +95,15 @@ static size_t cuda_weight(enum weight_storage storage, const struct model_tensor
 	return t->rows * (t->cols + room) * 2;
 }
 
-/* src/compute/cpu/weight.c: a copy packed for oneDNN for each direction, and where its rows and columns lie. */
+/* src/compute/cpu/weight.c: blocks once (a scale in f16 before each); else a copy packed for oneDNN for each direction, and where its rows and
+ * columns lie. */
 static size_t cpu_weight(const struct memory_request *r, const struct model_tensor *t, unsigned uses)
 {
+	enum weight_storage storage = storage_of(r, t, uses);
+	if (storage == WEIGHT_NF4)
+		return t->rows * t->cols / 64 * 34;
+	if (storage == WEIGHT_STORED)
+		return t->rows * stored_type_bytes(t->type, t->cols);
 	size_t each = t->rows * t->cols * (r->act == DTYPE_BF16 ? 2 : 4) + (t->rows + t->cols) * sizeof(size_t);
 	size_t copies = (uses & WEIGHT_FORWARD ? 1 : 0) + (uses & WEIGHT_BACKWARD ? 1 : 0);
 	return each * (copies ? copies : 1);
@@ -135,6 +141,9 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 	size_t logit = sizeof(float) + (r->act == DTYPE_BF16 ? act : 0);
 	out->logits = chunk * (shape->vocabulary * logit + w->hidden * act) + r->tokens * sizeof(uint32_t);
 	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
+	/* weight_packed.c: a panel, at least 64 wide. */
+	if (r->storage == WEIGHT_NF4 || r->storage == WEIGHT_STORED)
+		out->products = larger(256 * 1024, larger(inputs, outputs) * 64) * act;
 	if (r->merged)
 		out->lora += larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden * act;
 }

@@ -199,6 +199,7 @@ START_TEST(what_cannot_be_done_is_refused_and_sticks)
 		struct device *d = fixture_open(fixture_types[_i], 0);
 		struct weight *w = fixture_weight(d, values, ROWS, COLS);
 		struct weight *none = NULL;
+		/* rows of three elements hold no blocks, and the source has none */
 		static const enum weight_storage packed[] = {WEIGHT_FP8, WEIGHT_NF4, WEIGHT_STORED};
 		if (i >= 7)
 			none = d->ops->weight_new(d, 3, 3, packed[i - 7], WEIGHT_FORWARD, 0, &failing);

@@ -25,7 +25,8 @@ enum cpu_scratch_slot {
 	SCRATCH_HIDDEN,
 	SCRATCH_INDEX,
 	SCRATCH_PARTIAL,
-	SCRATCH_GEMM, /* oneDNN's own */
+	SCRATCH_PANEL, /* of a packed weight */
+	SCRATCH_GEMM,  /* oneDNN's own */
 	SCRATCH_COUNT,
 };
 

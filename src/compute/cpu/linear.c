@@ -2,17 +2,24 @@
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/weight.h"
 
-/* A packed copy, or the oracle's plain matrix read with strides. */
-const void *weight_operand(const struct weight *w, bool backward, struct gemm_shape *s)
+void weight_product(struct device *d, const struct weight *w, bool backward, const struct gemm_shape *shape,
+	const void *a, const float *bias, void *c)
 {
-	s->b_type = w->element;
-	if (w->plain.data && !w->forward.data && !w->backward.data) {
-		s->b_row = backward ? w->cols : 1;
-		s->b_col = backward ? 1 : w->cols;
-		return w->plain.data;
+	struct gemm_shape s = *shape;
+	if (w->packed.packing) {
+		weight_packed_product(d, &w->packed, backward, shape, a, bias, c);
+		return;
 	}
-	s->flags |= GEMM_PACKED;
-	return backward ? w->backward.data : w->forward.data;
+	s.b_type = w->element;
+	const void *b = backward ? w->backward.data : w->forward.data;
+	if (w->plain.data && !w->forward.data && !w->backward.data) {
+		s.b_row = backward ? w->cols : 1;
+		s.b_col = backward ? 1 : w->cols;
+		b = w->plain.data;
+	} else {
+		s.flags |= GEMM_PACKED;
+	}
+	gemm_tokens(d, &s, a, b, bias, c);
 }
 
 bool weight_may(struct device *d, const struct weight *w, enum weight_use use)
@@ -39,8 +46,7 @@ void cpu_linear(struct device *d, size_t n, const void *x, size_t x_row, const s
 		.c_type = d->act,
 		.flags = (add ? GEMM_ACCUMULATE : 0) | (bias ? GEMM_BIAS : 0),
 		.scale = 1};
-	const void *b = weight_operand(w, false, &s);
-	gemm_tokens(d, &s, x, b, bias, y);
+	weight_product(d, w, false, &s, x, bias, y);
 }
 
 void cpu_matmul(struct device *d, size_t n, const void *x, const struct weight *w, const float *bias, void *y)
@@ -63,8 +69,7 @@ void cpu_matmul_backward(struct device *d, size_t n, const void *dy, const struc
 		.c_type = d->act,
 		.flags = accumulate ? GEMM_ACCUMULATE : 0,
 		.scale = 1};
-	const void *b = weight_operand(w, true, &s);
-	gemm_tokens(d, &s, dy, b, NULL, dx);
+	weight_product(d, w, true, &s, dy, NULL, dx);
 }
 
 void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struct weight *head, float *logits)
@@ -82,15 +87,13 @@ void cpu_head_logits(struct device *d, size_t n, const void *hidden, const struc
 		.c_type = DTYPE_F32,
 		.scale = 1};
 	if (d->act != DTYPE_F64) {
-		const void *b = weight_operand(head, false, &s);
-		gemm_tokens(d, &s, hidden, b, NULL, logits);
+		weight_product(d, head, false, &s, hidden, NULL, logits);
 		return;
 	}
 	s.c_type = DTYPE_F64;
 	double *exact = cpu_scratch(d, SCRATCH_LOGITS, n * head->rows * sizeof *exact);
 	if (!exact)
 		return;
-	const void *b = weight_operand(head, false, &s);
-	gemm_tokens(d, &s, hidden, b, NULL, exact);
+	weight_product(d, head, false, &s, hidden, NULL, exact);
 	cpu_from_act(d, logits, exact, n * head->rows);
 }

@@ -64,8 +64,7 @@ static void chunk(struct loss_call *l)
 		.a_type = d->act,
 		.c_type = d->act == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32,
 		.scale = 1};
-	const void *b = weight_operand(l->head, false, &s);
-	gemm_tokens(d, &s, l->compact, b, NULL, l->logits);
+	weight_product(d, l->head, false, &s, l->compact, NULL, l->logits);
 	if (d->fault.code)
 		return;
 	cpu_run(d, l->count, 4, CPU_PICK(d, loss_body), l);

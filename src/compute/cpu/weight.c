@@ -9,6 +9,7 @@
 #include "compute/cpu/simd.h"
 
 #define FILL_ELEMENTS (256 * 1024) /* f32 buffer between the source and the packed copies */
+#define ROW_PIECE 1024             /* elements of a row read at once */
 
 static float packed_get(const struct weight *w, const struct packed *p, size_t row, size_t col)
 {
@@ -24,6 +25,17 @@ static void packed_set(const struct weight *w, const struct packed *p, size_t ro
 		((uint16_t *)p->data)[at] = simd_store_bf16(value);
 	else
 		((float *)p->data)[at] = w->round ? simd_load_bf16(simd_store_bf16(value)) : value;
+}
+
+void weight_row(const struct weight *w, size_t row, size_t first, size_t count, float *out)
+{
+	if (w->packed.packing) {
+		weight_packed_row(&w->packed, row, first, count, out);
+		return;
+	}
+	const struct packed *p = weight_any(w);
+	for (size_t i = 0; i < count; i++)
+		out[i] = packed_get(w, p, row, first + i);
 }
 
 static void packed_free(struct device *d, struct packed *p)
@@ -109,7 +121,7 @@ static bool fill_copies(struct device *d, struct weight *w, const struct weight_
 }
 
 /* Whether this device keeps weights in that way; records a failure if not. */
-static bool storage_may(struct device *d, enum weight_storage storage)
+static bool storage_may(struct device *d, enum weight_storage storage, unsigned uses)
 {
 	static const char *const names[] = {
 		[WEIGHT_F32] = "f32",
@@ -118,9 +130,13 @@ static bool storage_may(struct device *d, enum weight_storage storage)
 		[WEIGHT_NF4] = "4-bit normal-float",
 		[WEIGHT_STORED] = "the file's own blocks",
 	};
-	if (storage != WEIGHT_F32 && storage != WEIGHT_BF16)
-		device_fail(d, SAKIORI_EUNSUPPORTED, "the CPU keeps no weights as %s: use bf16 or f32", names[storage]);
-	else if (d->act == DTYPE_BF16 && storage != WEIGHT_BF16)
+	bool blocks = storage == WEIGHT_NF4 || storage == WEIGHT_STORED;
+	if (storage == WEIGHT_FP8 || (blocks && d->act == DTYPE_F64))
+		device_fail(d, SAKIORI_EUNSUPPORTED, "the CPU keeps no weights as %s%s: use bf16, f32, q4 or as-stored",
+			names[storage], blocks ? " for doubles" : "");
+	else if (blocks && uses & WEIGHT_ROWS)
+		device_fail(d, SAKIORI_EUNSUPPORTED, "an embedding is kept as bf16 or f32, never packed");
+	else if (d->act == DTYPE_BF16 && storage == WEIGHT_F32)
 		device_fail(d, SAKIORI_EUNSUPPORTED,
 			"weights kept as %s cannot be multiplied with bf16 activations; use bf16 for both, or f32 "
 			"activations",
@@ -139,7 +155,7 @@ struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum w
 		device_fail(d, SAKIORI_EINVAL, "a weight of %zu rows and %zu columns", rows, cols);
 		return NULL;
 	}
-	if (!storage_may(d, storage))
+	if (!storage_may(d, storage, uses))
 		return NULL;
 	struct weight *w = calloc(1, sizeof *w);
 	if (!w) {
@@ -152,6 +168,13 @@ struct weight *cpu_weight_new(struct device *d, size_t rows, size_t cols, enum w
 	w->element = d->act == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
 	w->round = storage == WEIGHT_BF16;
 	bool good = true;
+	if (storage == WEIGHT_NF4 || storage == WEIGHT_STORED) {
+		enum weight_packing packing = weight_packing_of(d, storage, source->blocks, cols);
+		if (packing && weight_packed_new(d, rows, cols, packing, source, &w->packed))
+			return w;
+		cpu_weight_free(d, w);
+		return NULL;
+	}
 	if (d->act == DTYPE_F64 || !(uses & (WEIGHT_FORWARD | WEIGHT_BACKWARD)))
 		good = plain_layout(d, w, &w->plain);
 	if (d->act != DTYPE_F64 && good && uses & WEIGHT_FORWARD)
@@ -171,6 +194,7 @@ void cpu_weight_free(struct device *d, struct weight *w)
 	packed_free(d, &w->forward);
 	packed_free(d, &w->backward);
 	packed_free(d, &w->plain);
+	weight_packed_free(d, &w->packed);
 	free(w);
 }
 
@@ -187,11 +211,13 @@ struct derive_args {
 static int derive_rows(void *self, size_t first, size_t count, float *out)
 {
 	const struct derive_args *s = self;
-	const struct packed *p = weight_any(s->w);
+	const struct packed *p = s->cols ? weight_any(s->w) : NULL;
 	for (size_t i = 0; i < count; i++) {
 		size_t row = s->rows ? s->rows[first + i] : first + i;
-		for (size_t j = 0; j < s->cols_count; j++)
-			out[i * s->cols_count + j] = packed_get(s->w, p, row, s->cols ? s->cols[j] : j);
+		if (!p)
+			weight_row(s->w, row, 0, s->cols_count, out + i * s->cols_count);
+		for (size_t j = 0; p && j < s->cols_count; j++)
+			out[i * s->cols_count + j] = packed_get(s->w, p, row, s->cols[j]);
 		for (size_t k = 0; k < s->rank; k++) {
 			float factor = s->scale * s->b[row * s->rank + k];
 			for (size_t j = 0; j < s->cols_count; j++)
@@ -201,15 +227,25 @@ static int derive_rows(void *self, size_t first, size_t count, float *out)
 	return 0;
 }
 
+/* How a weight made out of w is kept: a packed one plus an adapter is no longer packed. */
 static enum weight_storage stored_as(const struct weight *w)
 {
-	return w->round ? WEIGHT_BF16 : WEIGHT_F32;
+	return w->round || w->element == DTYPE_BF16 ? WEIGHT_BF16 : WEIGHT_F32;
+}
+
+static bool may_change(struct device *d, const struct weight *w, const char *what)
+{
+	if (!d->fault.code && w->packed.packing)
+		device_fail(d, SAKIORI_EUNSUPPORTED, "a packed weight cannot be %s; load it as bf16", what);
+	return !d->fault.code;
 }
 
 struct weight *cpu_weight_slice(
 	struct device *d, const struct weight *w, enum weight_axis axis, const uint32_t *indices, size_t n)
 {
 	size_t bound = axis == WEIGHT_AXIS_ROWS ? w->rows : w->cols;
+	if (!may_change(d, w, "sliced"))
+		return NULL;
 	for (size_t i = 0; i < n; i++)
 		if (indices[i] >= bound) {
 			device_fail(d, SAKIORI_EINVAL, "a slice asks for index %u of %zu", (unsigned)indices[i], bound);
@@ -234,7 +270,9 @@ struct weight *cpu_weight_merged(
 
 void cpu_weight_write(struct device *d, struct weight *w, const uint64_t *indices, const float *values, size_t n)
 {
-	for (size_t i = 0; i < n && !d->fault.code; i++) {
+	if (!may_change(d, w, "written to"))
+		return;
+	for (size_t i = 0; i < n; i++) {
 		if (indices[i] / w->cols >= w->rows) {
 			device_fail(d, SAKIORI_EINVAL, "a write to element %llu of a weight of %zu by %zu",
 				(unsigned long long)indices[i], w->rows, w->cols);
@@ -264,16 +302,14 @@ void cpu_weight_read(struct device *d, const struct weight *w, size_t first, siz
 		memset(out, 0, count * w->cols * sizeof *out);
 		return;
 	}
-	const struct packed *p = weight_any(w);
 	for (size_t i = 0; i < count; i++)
-		for (size_t j = 0; j < w->cols; j++)
-			out[i * w->cols + j] = packed_get(w, p, first + i, j);
+		weight_row(w, first + i, 0, w->cols, out + i * w->cols);
 }
 
 size_t cpu_weight_bytes(const struct weight *w)
 {
 	size_t tables = (w->rows + w->cols) * sizeof(size_t);
-	size_t total = 0;
+	size_t total = w->packed.packing ? w->rows * w->packed.row_bytes : 0;
 	const struct packed *copies[] = {&w->forward, &w->backward, &w->plain};
 	for (int k = 0; k < 3; k++)
 		total += copies[k]->data ? copies[k]->bytes + tables : 0;

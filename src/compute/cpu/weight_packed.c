@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compute/cpu/weight_packed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/gemm.h"
+#include "compute/cpu/simd.h"
+
+#define BLOCK_MOST 64
+#define PIECE 1024                  /* elements of a row unpacked at once; a multiple of BLOCK_MOST */
+#define PANEL_ELEMENTS (256 * 1024) /* of a weight unpacked at once: in bf16 half of a core's L2 cache */
+#define PANEL_STEP BLOCK_MOST       /* panels are multiples of it wide, as blocks and oneDNN's layouts are */
+#define FILL_ELEMENTS (256 * 1024)  /* buffer between a source and the blocks */
+#define F16_MOST 65504.0f
+
+/* The 16 values of 4-bit NormalFloat: QLoRA (Dettmers et al. 2023), appendix E. */
+static const float normal_float[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+	-0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f, 0.07958029955625534f,
+	0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f,
+	0.7229568362236023f, 1.0f};
+
+static size_t block_size(enum weight_packing p)
+{
+	return p == PACKING_NF4 ? 64 : 32;
+}
+
+static size_t block_bytes(enum weight_packing p)
+{
+	return p == PACKING_Q4_0 ? 18 : p == PACKING_Q4_1 ? 20 : 34;
+}
+
+enum weight_packing weight_packing_of(
+	struct device *d, enum weight_storage storage, enum weight_blocks blocks, size_t cols)
+{
+	static const enum weight_packing stored[] = {
+		[WEIGHT_BLOCKS_NONE] = PACKING_NONE,
+		[WEIGHT_BLOCKS_Q4_0] = PACKING_Q4_0,
+		[WEIGHT_BLOCKS_Q4_1] = PACKING_Q4_1,
+		[WEIGHT_BLOCKS_Q8_0] = PACKING_Q8_0,
+	};
+	enum weight_packing p = storage == WEIGHT_NF4 ? PACKING_NF4 : stored[blocks];
+	if (p == PACKING_NONE)
+		device_fail(d, SAKIORI_EUNSUPPORTED,
+			"the model's file does not keep this weight in blocks of one kind (Q4_0, Q4_1 or Q8_0); use "
+			"bf16 or q4");
+	else if (cols % block_size(p))
+		device_fail(d, SAKIORI_EUNSUPPORTED,
+			"blocks of %zu elements do not fit into rows of %zu columns; use bf16", block_size(p), cols);
+	return d->fault.code ? PACKING_NONE : p;
+}
+
+/* ---- one block ---- */
+
+static inline uint16_t little(const unsigned char *at)
+{
+	return (uint16_t)(at[0] | at[1] << 8);
+}
+
+static inline void unpack_block(enum weight_packing packing, const unsigned char *block, float *out)
+{
+	const float d = f16_to_f32(little(block));
+	const unsigned char *q = block + 2;
+	if (packing == PACKING_NF4) {
+		for (int i = 0; i < 32; i++) {
+			out[2 * i] = d * normal_float[q[i] & 15];
+			out[2 * i + 1] = d * normal_float[q[i] >> 4];
+		}
+	} else if (packing == PACKING_Q8_0) {
+		for (int i = 0; i < 32; i++)
+			out[i] = d * (float)(int8_t)q[i];
+	} else {
+		/* d * q is exact in f32, so that one rounding is left, fused or not. */
+		const float least = packing == PACKING_Q4_1 ? f16_to_f32(little(q)) : -8 * d;
+		q += packing == PACKING_Q4_1 ? 2 : 0;
+		for (int i = 0; i < 16; i++) {
+			out[i] = d * (float)(q[i] & 15) + least;
+			out[i + 16] = d * (float)(q[i] >> 4) + least;
+		}
+	}
+}
+
+/* Index of the nearest of the 16 values; the lower one where two are as near. */
+static unsigned char nearest_normal_float(float x)
+{
+	unsigned char q = 0;
+	for (int i = 0; i < 15; i++)
+		q = (unsigned char)(q + (x > 0.5f * (normal_float[i] + normal_float[i + 1])));
+	return q;
+}
+
+/* The scale is rounded first, so that packing what was unpacked changes nothing. */
+static void pack_nf4(const float *x, unsigned char *block)
+{
+	float most = 0;
+	for (int i = 0; i < 64; i++) {
+		float size = x[i] < 0 ? -x[i] : x[i];
+		most = size > most ? size : most;
+	}
+	uint16_t d = f32_to_f16(most < F16_MOST ? most : F16_MOST);
+	float rounded = f16_to_f32(d), inverse = rounded > 0 ? 1.0f / rounded : 0.0f;
+	block[0] = (unsigned char)d;
+	block[1] = (unsigned char)(d >> 8);
+	for (int i = 0; i < 32; i++)
+		block[2 + i] = (unsigned char)(nearest_normal_float(x[2 * i] * inverse) |
+					       nearest_normal_float(x[2 * i + 1] * inverse) << 4);
+}
+
+static inline void unpack_blocks(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out)
+{
+	const size_t size = block_size(p->packing), bytes = block_bytes(p->packing);
+	const unsigned char *block = p->data + row * p->row_bytes + first / size * bytes;
+	for (size_t i = 0; i < count; i += size, block += bytes)
+		unpack_block(p->packing, block, out + i);
+}
+
+void weight_packed_row(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out)
+{
+	unpack_blocks(p, row, first, count, out);
+}
+
+/* ---- filling ---- */
+
+struct pack_args {
+	const struct packed_rows *to;
+	const float *values;
+	size_t first, cols;
+};
+
+static void pack_body(void *args, size_t begin, size_t end, unsigned thread)
+{
+	const struct pack_args *a = args;
+	(void)thread;
+	for (size_t row = begin; row < end; row++)
+		for (size_t col = 0; col < a->cols; col += 64)
+			pack_nf4(a->values + row * a->cols + col,
+				a->to->data + (a->first + row) * a->to->row_bytes + col / 64 * 34);
+}
+
+static bool fill_stored(struct device *d, size_t rows, const struct weight_source *source, const struct packed_rows *p)
+{
+	size_t step = FILL_ELEMENTS / p->row_bytes + 1;
+	for (size_t first = 0; first < rows; first += step) {
+		size_t count = rows - first < step ? rows - first : step;
+		int rc = source->fill_stored(source->self, first, count, p->data + first * p->row_bytes);
+		if (rc) {
+			device_fail(d, rc, "reading a weight failed: %s", err_text(rc));
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool fill_packing(
+	struct device *d, size_t rows, size_t cols, const struct weight_source *source, const struct packed_rows *p)
+{
+	size_t step = FILL_ELEMENTS / cols + 1;
+	float *values = malloc(step * cols * sizeof *values);
+	if (!values)
+		device_fail(d, SAKIORI_ENOMEM, "out of memory");
+	for (size_t first = 0; first < rows && !d->fault.code; first += step) {
+		size_t count = rows - first < step ? rows - first : step;
+		int rc = source->fill(source->self, first, count, values);
+		struct pack_args args = {.to = p, .values = values, .first = first, .cols = cols};
+		if (rc)
+			device_fail(d, rc, "reading a weight failed: %s", err_text(rc));
+		else
+			cpu_run(d, count, 16, pack_body, &args);
+	}
+	free(values);
+	return !d->fault.code;
+}
+
+bool weight_packed_new(struct device *d, size_t rows, size_t cols, enum weight_packing packing,
+	const struct weight_source *source, struct packed_rows *out)
+{
+	*out = (struct packed_rows){.packing = packing, .row_bytes = cols / block_size(packing) * block_bytes(packing)};
+	size_t bytes = rows * out->row_bytes;
+	out->data = cpu_memory_new(d, bytes);
+	if (!out->data) {
+		device_fail(d, SAKIORI_ENOMEM, "out of memory: %zu bytes of weights; use a smaller model", bytes);
+		return false;
+	}
+	return packing == PACKING_NF4 ? fill_packing(d, rows, cols, source, out) : fill_stored(d, rows, source, out);
+}
+
+void weight_packed_free(struct device *d, struct packed_rows *p)
+{
+	cpu_memory_free(d, p->data);
+	p->data = NULL;
+}
+
+/* ---- panels ---- */
+
+/* A panel of W in oneDNN's layout: forward b (cols, width) of rows first .. first+width-1, backward b (rows, width) of those columns. */
+struct panel {
+	const struct packed_rows *from;
+	const struct gemm_layout *layout;
+	size_t first, width, cols;
+	void *out;
+};
+
+/* Whether the layout keeps rows 2i and 2i+1 of b side by side, as products of bf16 want them. */
+static bool in_pairs(const struct gemm_layout *l, size_t k)
+{
+	for (size_t i = 0; i + 1 < k; i += 2)
+		if (l->k_offset[i + 1] != l->k_offset[i] + 1 || l->k_offset[i] % 2)
+			return false;
+	return k % 2 == 0;
+}
+
+static inline uint32_t bf16_pair(float low, float high)
+{
+	return simd_store_bf16(low) | (uint32_t)simd_store_bf16(high) << 16;
+}
+
+static SIMD_CLONES void forward_pairs(void *args, size_t begin, size_t end, unsigned thread)
+{
+	const struct panel *p = args;
+	uint32_t *out = p->out;
+	float x[PIECE];
+	(void)thread;
+	for (size_t row = begin; row < end; row++)
+		for (size_t col = 0; col < p->cols; col += PIECE) {
+			size_t count = p->cols - col < PIECE ? p->cols - col : PIECE;
+			const size_t *k = p->layout->k_offset + col, n = p->layout->n_offset[row];
+			unpack_blocks(p->from, p->first + row, col, count, x);
+			for (size_t i = 0; i < count; i += 2)
+				out[(k[i] + n) / 2] = bf16_pair(x[i], x[i + 1]);
+		}
+}
+
+/* begin and end count pairs of rows. */
+static SIMD_CLONES void backward_pairs(void *args, size_t begin, size_t end, unsigned thread)
+{
+	const struct panel *p = args;
+	uint32_t *out = p->out;
+	float low[PIECE], high[PIECE];
+	(void)thread;
+	for (size_t pair = begin; pair < end; pair++)
+		for (size_t col = 0; col < p->width; col += PIECE) {
+			size_t count = p->width - col < PIECE ? p->width - col : PIECE;
+			const size_t *n = p->layout->n_offset + col, k = p->layout->k_offset[2 * pair];
+			unpack_blocks(p->from, 2 * pair, p->first + col, count, low);
+			unpack_blocks(p->from, 2 * pair + 1, p->first + col, count, high);
+			for (size_t i = 0; i < count; i++)
+				out[(k + n[i]) / 2] = bf16_pair(low[i], high[i]);
+		}
+}
+
+static void store(const struct panel *p, bool bf16, size_t k, size_t n, float x)
+{
+	size_t at = p->layout->k_offset[k] + p->layout->n_offset[n];
+	if (bf16)
+		((uint16_t *)p->out)[at] = simd_store_bf16(x);
+	else
+		((float *)p->out)[at] = x;
+}
+
+struct any_panel {
+	struct panel p;
+	bool backward, bf16;
+};
+
+/* Any layout and type. begin and end count rows of W. */
+static void unpack_any(void *args, size_t begin, size_t end, unsigned thread)
+{
+	const struct any_panel *a = args;
+	const struct panel *p = &a->p;
+	const size_t across = a->backward ? p->width : p->cols;
+	float x[PIECE];
+	(void)thread;
+	for (size_t row = begin; row < end; row++)
+		for (size_t col = 0; col < across; col += PIECE) {
+			size_t count = across - col < PIECE ? across - col : PIECE;
+			unpack_blocks(p->from, a->backward ? row : p->first + row, a->backward ? p->first + col : col,
+				count, x);
+			for (size_t i = 0; i < count; i++)
+				store(p, a->bf16, a->backward ? row : col + i, a->backward ? col + i : row, x[i]);
+		}
+}
+
+/* Threads write whole lines of the layout where each takes a multiple of 64 rows. */
+static void unpack_panel(struct device *d, const struct panel *p, bool backward, size_t k, size_t padded_bytes)
+{
+	size_t rows = backward ? k : p->width;
+	if (padded_bytes)
+		memset(p->out, 0, padded_bytes);
+	if (d->act == DTYPE_BF16 && in_pairs(p->layout, k))
+		cpu_run(d, backward ? rows / 2 : rows, backward ? 32 : 64, backward ? backward_pairs : forward_pairs,
+			(void *)(uintptr_t)p);
+	else
+		cpu_run(d, rows, 64, unpack_any,
+			&(struct any_panel){.p = *p, .backward = backward, .bf16 = d->act == DTYPE_BF16});
+}
+
+void weight_packed_product(struct device *d, const struct packed_rows *from, bool backward, const struct gemm_shape *s,
+	const void *a, const float *bias, void *c)
+{
+	struct gemm_shape shape = *s;
+	size_t width = PANEL_ELEMENTS / s->k / PANEL_STEP * PANEL_STEP, element = dtype_size(d->act);
+	width = width ? width : PANEL_STEP;
+	shape.b_type = d->act;
+	shape.flags |= GEMM_PACKED;
+	for (size_t first = 0; first < s->n && !d->fault.code; first += width) {
+		shape.n = s->n - first < width ? s->n - first : width;
+		const struct gemm_layout *layout = gemm_panel_layout(d, s->k, shape.n, d->act);
+		struct panel p = {.from = from, .layout = layout, .first = first, .width = shape.n, .cols = s->k};
+		p.out = layout ? cpu_scratch(d, SCRATCH_PANEL, layout->bytes) : NULL;
+		if (!p.out)
+			return;
+		bool padded = layout->bytes > s->k * shape.n * element;
+		unpack_panel(d, &p, backward, s->k, padded ? layout->bytes : 0);
+		gemm_tokens(d, &shape, a, p.out, bias ? bias + first : NULL, (char *)c + first * dtype_size(s->c_type));
+	}
+}
