@@ -7,6 +7,11 @@ tests_check_tokenizer_SOURCES = tests/check_tokenizer.c
 tests_check_tokenizer_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
 tests_check_tokenizer_LDADD = $(TEXT_TEST_LIBS)
 
+check_PROGRAMS += tests/check_jinja
+tests_check_jinja_SOURCES = tests/check_jinja.c
+tests_check_jinja_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_jinja_LDADD = $(TEXT_TEST_LIBS)
+
 check_PROGRAMS += tests/check_chat
 tests_check_chat_SOURCES = tests/check_chat.c
 tests_check_chat_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
@@ -34,7 +39,10 @@ endif
 EXTRA_DIST += \
 	tests/fuzz/corpus/jsonl \
 	bench/tokenizer_parity.py \
+	build-aux/unicode_case.py \
+	tests/golden/make_templates.py \
 	tests/golden/make_tokenizer_golden.py \
+	tests/golden/template_golden.json \
 	tests/golden/tokenizer_golden.json \
 	tests/golden/tokenizer_parity.json \
 	# end

@@ -4,6 +4,11 @@ libtext_a_SOURCES = \
 	%D%/vocabulary.h %D%/vocabulary.c \
 	%D%/bpe.h %D%/bpe.c \
 	%D%/chat.h %D%/chat.c \
+	%D%/jinja.h %D%/jinja_private.h %D%/jinja.c \
+	%D%/jinja_lexer.c %D%/jinja_parser.c %D%/jinja_expression.c \
+	%D%/jinja_value.c %D%/jinja_string.c %D%/jinja_case.c %D%/jinja_write.c \
+	%D%/jinja_run.c %D%/jinja_evaluate.c %D%/jinja_subscript.c \
+	%D%/jinja_filters.c %D%/jinja_filters_list.c %D%/jinja_tests.c %D%/jinja_methods.c %D%/jinja_functions.c \
 	%D%/jsonl.h %D%/jsonl.c \
 	%D%/row.h %D%/row.c \
 	%D%/dataset.h %D%/dataset.c \
