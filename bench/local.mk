@@ -5,6 +5,9 @@ bench_bench_codec_LDADD = $(GOSSIP_LIBS)
 EXTRA_PROGRAMS += bench/bench_ops
 bench_bench_ops_SOURCES = bench/bench_ops.c
 bench_bench_ops_LDADD = $(COMPUTE_LIBS)
+EXTRA_PROGRAMS += bench/render_templates
+bench_render_templates_SOURCES = bench/render_templates.c
+bench_render_templates_LDADD = $(TEXT_LIBS) -lm
 # The GPU tests, packed for another machine.
 EXTRA_DIST += bench/gpu_bundle
 # What ./demo runs.
@@ -22,6 +25,7 @@ EXTRA_DIST += \
 EXTRA_DIST += \
 	bench/base_dtype_quality.py \
 	bench/gpu_parity.py \
+	bench/template_parity.py \
 	bench/tokenizer_families.py \
 	bench/peers_gpu.py \
 	bench/rivals_gpu.sh \

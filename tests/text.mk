@@ -40,6 +40,8 @@ EXTRA_DIST += \
 	tests/fuzz/corpus/jsonl \
 	bench/tokenizer_parity.py \
 	build-aux/unicode_case.py \
+	tests/golden/chat_golden.json \
+	tests/golden/make_chats.py \
 	tests/golden/make_templates.py \
 	tests/golden/make_tokenizer_golden.py \
 	tests/golden/template_golden.json \

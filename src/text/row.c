@@ -10,7 +10,9 @@
 /* The messages of one row. Texts that had to be put together are owned here, the others stay in the JSON. */
 struct conversation {
 	struct chat_message *messages;
+	const json_t **fields; /* (count) the message's object, or NULL */
 	size_t count, capacity;
+	json_t *variables; /* what the template may read beside; NULL: nothing */
 	char **owned;
 	size_t owned_count;
 };
@@ -21,6 +23,8 @@ static void conversation_fini(struct conversation *c)
 		free(c->owned[i]);
 	free(c->owned);
 	free(c->messages);
+	free(c->fields);
+	json_decref(c->variables);
 }
 
 static void add_message(struct conversation *c, const char *role, struct text_span content, bool labelled)
@@ -28,7 +32,9 @@ static void add_message(struct conversation *c, const char *role, struct text_sp
 	if (c->count == c->capacity) {
 		c->capacity = c->capacity == 0 ? 8 : 2 * c->capacity;
 		c->messages = must_realloc(c->messages, c->capacity * sizeof *c->messages);
+		c->fields = must_realloc(c->fields, c->capacity * sizeof *c->fields);
 	}
+	c->fields[c->count] = NULL;
 	c->messages[c->count++] = (struct chat_message){{role, strlen(role)}, content, labelled};
 }
 
@@ -67,11 +73,14 @@ static const char *known_role(struct text_span name)
 	return NULL;
 }
 
-/* A message's content: a string, or a list of {"type": "text", "text": ...} parts, which are joined. */
+/* A message's content: a string, or a list of {"type": "text", "text": ...} parts, which are joined. A turn that calls
+ * tools may have none. */
 static int read_content(
 	struct conversation *c, const json_t *message, const char *key, struct text_span *out, struct fault *f)
 {
 	const json_t *content = json_object_get(message, key), *part;
+	if (!json_is_set(message, key) && json_is_array(json_object_get(message, "tool_calls")))
+		return 0;
 	if (!json_is_array(content))
 		return want_span(message, key, out, f);
 	struct writer text;
@@ -92,6 +101,8 @@ static int read_content(
 			write_bytes(&text, piece.data, piece.size);
 	}
 	*out = own_text(c, &text);
+	if (out->data == NULL) /* no part, but content all the same */
+		out->data = "";
 	return 0;
 }
 
@@ -142,6 +153,31 @@ static int add_messages(struct conversation *c, const json_t *list, const char *
 			return rc;
 		}
 		add_message(c, role, content, learned);
+		c->fields[c->count - 1] = message;
+	}
+	return 0;
+}
+
+/* "tools", "documents", and all of "chat_template_kwargs", are the template's. */
+static int read_variables(struct conversation *c, const json_t *row, struct fault *f)
+{
+	static const char *const lists[] = {"tools", "documents"};
+	c->variables = json_object();
+	if (json_is_set(row, "chat_template_kwargs")) {
+		const json_t *more;
+		int rc = json_want_object(row, "chat_template_kwargs", &more, f);
+		if (rc != 0)
+			return rc;
+		json_object_update(c->variables, (json_t *)more);
+	}
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+		const json_t *list;
+		if (!json_is_set(row, lists[i]))
+			continue;
+		int rc = json_want_array(row, lists[i], &list, f);
+		if (rc != 0)
+			return rc;
+		json_object_set(c->variables, lists[i], (json_t *)list);
 	}
 	return 0;
 }
@@ -151,12 +187,14 @@ static int encode_conversation(
 {
 	if (e->chat == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"a row of messages needs a chat template, and the model has none that is known here; use "
-			"prompt and "
-			"completion");
+			"a row of messages needs a chat template, and the model has none, or one that is not "
+			"supported; use "
+			"prompt and completion");
 	if (c->count == 0)
 		return fault_set(f, SAKIORI_EFORMAT, "expected at least one message, found none");
-	return chat_encode(e->chat, e->scratch, c->messages, c->count, false, out, f);
+	const struct chat_conversation of = {
+		.messages = c->messages, .count = c->count, .fields = c->fields, .variables = c->variables};
+	return chat_encode_conversation(e->chat, e->scratch, &of, out, f);
 }
 
 static int encode_messages(const struct row_encoder *e, const json_t *row, const char *key, const char *role_key,
@@ -168,6 +206,8 @@ static int encode_messages(const struct row_encoder *e, const json_t *row, const
 		return rc;
 	struct conversation c = {0};
 	rc = add_messages(&c, list, role_key, content_key, true, f);
+	if (rc == 0)
+		rc = read_variables(&c, row, f);
 	if (rc == 0)
 		rc = encode_conversation(e, &c, out, f);
 	conversation_fini(&c);
@@ -272,6 +312,8 @@ static int encode_completion(
 		int rc = add_messages(&c, prompt, "role", "content", false, f);
 		if (rc == 0)
 			rc = add_messages(&c, completion, "role", "content", true, f);
+		if (rc == 0)
+			rc = read_variables(&c, row, f);
 		if (rc == 0)
 			rc = encode_conversation(e, &c, out, f);
 		conversation_fini(&c);

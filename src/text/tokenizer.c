@@ -41,6 +41,7 @@ struct tokenizer {
 	pcre2_code *pattern;
 	bool whole_words;
 	int32_t bos, eos;
+	bool add_bos;
 	char *chat_template;
 };
 
@@ -165,7 +166,8 @@ int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source,
 		tokenizer_free(t);
 		return rc;
 	}
-	t->bos = source->add_bos ? source->bos : -1;
+	t->bos = source->bos;
+	t->add_bos = source->add_bos;
 	t->eos = source->eos;
 	if (source->chat_template.data != NULL) {
 		t->chat_template = must_alloc(source->chat_template.size + 1);
@@ -351,12 +353,23 @@ size_t tokenizer_size(const struct tokenizer *t)
 
 int32_t tokenizer_bos(const struct tokenizer *t)
 {
+	return t->add_bos ? t->bos : -1;
+}
+
+int32_t tokenizer_bos_name(const struct tokenizer *t)
+{
 	return t->bos;
 }
 
 int32_t tokenizer_eos(const struct tokenizer *t)
 {
 	return t->eos;
+}
+
+int32_t tokenizer_find_special(
+	const struct tokenizer *t, const char *text, size_t size, size_t at, size_t *begin, size_t *end)
+{
+	return vocabulary_find_special(&t->vocabulary, text, size, at, true, begin, end);
 }
 
 int32_t tokenizer_special(const struct tokenizer *t, const char *name)

@@ -94,8 +94,14 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t count
 size_t tokenizer_size(const struct tokenizer *t);
 /* The token that begins a sequence, or -1 where the tokenizer says that none is added. */
 int32_t tokenizer_bos(const struct tokenizer *t);
+/* The token that the file names BOS, added or not, or -1. */
+int32_t tokenizer_bos_name(const struct tokenizer *t);
 /* The token that ends a sequence, or -1 when the file names none. */
 int32_t tokenizer_eos(const struct tokenizer *t);
+/* The first control or user-defined token at or after `at`, the longest where several begin, and its place; -1 when
+ * there is none, and *begin and *end then stay. */
+int32_t tokenizer_find_special(
+	const struct tokenizer *t, const char *text, size_t size, size_t at, size_t *begin, size_t *end);
 /* The control or user-defined token with exactly this name, or -1. */
 int32_t tokenizer_special(const struct tokenizer *t, const char *name);
 /* The file's own chat template, NUL-terminated and owned by t, or NULL. */

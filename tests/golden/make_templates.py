@@ -426,7 +426,7 @@ def drawn(seed, count):
         if not template.strip():
             continue
         text, _ = render(template, CONTEXTS[0])
-        if text is not None and any(word in text.lower() for word in (" at 0x", "<built-in", "range(", "dict_")):
+        if text is not None and any(word in text.lower() for word in (" at 0x", "<built-in", "range(", "dict_", "markup(")):
             continue
         count -= 1
         yield template
