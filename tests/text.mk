@@ -36,7 +36,17 @@ tests_fuzz_fuzz_jsonl_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 else
 tests_fuzz_fuzz_jsonl_SOURCES += tests/fuzz/replay.c
 endif
+check_PROGRAMS += tests/fuzz/fuzz_jinja
+tests_fuzz_fuzz_jinja_SOURCES = tests/fuzz/fuzz_jinja.c
+tests_fuzz_fuzz_jinja_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_fuzz_fuzz_jinja_LDADD = $(TEXT_LIBS) -lm
+if FUZZING
+tests_fuzz_fuzz_jinja_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_jinja_SOURCES += tests/fuzz/replay.c
+endif
 EXTRA_DIST += \
+	tests/fuzz/corpus/jinja \
 	tests/fuzz/corpus/jsonl \
 	bench/tokenizer_parity.py \
 	build-aux/unicode_case.py \
