@@ -197,6 +197,20 @@ START_TEST(a_template_that_cannot_be_used_is_refused_with_a_sentence)
 }
 END_TEST
 
+START_TEST(a_chat_without_a_template_says_why)
+{
+	const struct fault why = {.code = SAKIORI_EUNSUPPORTED, .text = "the filter 'x' is not supported"};
+	struct chat *c = chat_refusing(&why);
+	const struct chat_message m = {span("user"), span("a"), false};
+	struct labelled_tokens list = {0};
+	struct fault f = {0};
+	ck_assert_int_eq(chat_encode(c, scratch, &m, 1, false, &list, &f), SAKIORI_EUNSUPPORTED);
+	ck_assert_str_eq(f.text, "messages need a chat template: the filter 'x' is not supported");
+	labelled_tokens_fini(&list);
+	chat_free(c);
+}
+END_TEST
+
 /* The conversation as the tokens' names, what is learned in parentheses. */
 static void assert_tokens(const char *template, bool add_bos, const struct chat_conversation *of, const char *expected)
 {
@@ -422,6 +436,7 @@ int main(void)
 	tcase_add_test(c, only_what_the_assistant_says_and_the_end_of_its_turn_is_learned);
 	tcase_add_test(c, a_message_cannot_write_the_template);
 	tcase_add_test(c, a_template_that_cannot_be_used_is_refused_with_a_sentence);
+	tcase_add_test(c, a_chat_without_a_template_says_why);
 	tcase_add_test(c, names_of_control_tokens_are_text_wherever_a_row_brings_them);
 	tcase_add_test(c, bos_comes_once);
 	tcase_add_test(c, a_mask_that_the_template_does_not_give_is_refused);

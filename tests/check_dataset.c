@@ -236,6 +236,14 @@ START_TEST(broken_rows_name_file_and_line_and_quote_nothing)
 		"message 1: \"train\" is an integer");
 	assert_refused("{\"messages\": [{\"role\": \"user\", \"content\": \"secret\", \"train\": true}]}",
 		"only an assistant's words");
+	assert_refused("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"tools\": \"secret\"}",
+		"\"tools\" is a string, expected an array");
+	assert_refused(
+		"{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"chat_template_kwargs\": [\"secret\"]}",
+		"\"chat_template_kwargs\" is an array, expected an object");
+	/* SmolLM2's template needs a content, though a turn that calls tools may have none */
+	assert_refused("{\"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"secret\"}]}]}",
+		"chat template, line 4: 'dict.content' is undefined");
 	assert_refused("{\"input_ids\": []}", "\"input_ids\" is empty");
 	assert_refused("{\"input_ids\": \"secret\"}", "expected an array");
 	assert_refused("{\"input_ids\": [1, -1]}", "item 2 of \"input_ids\" is no token");

@@ -135,10 +135,12 @@ START_TEST(a_failure_names_the_line_and_what_is_wrong)
 }
 END_TEST
 
-START_TEST(an_exception_of_the_template_says_nothing_of_the_row)
+START_TEST(a_failure_says_nothing_of_the_row)
 {
 	assert_refused("\n{{ raise_exception('role ' ~ role ~ ' after ' ~ role) }}", "{\"role\": \"secret\"}", NULL,
 		SAKIORI_EFORMAT, "line 2: the template refuses: role ... after ...");
+	assert_refused(
+		"{{ {}[role].x }}", "{\"role\": \"secret\"}", NULL, SAKIORI_EFORMAT, "'dict.[...]' is undefined");
 }
 END_TEST
 
@@ -279,7 +281,7 @@ int main(void)
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, templates_become_what_jinja2_makes_of_them);
 	tcase_add_test(c, a_failure_names_the_line_and_what_is_wrong);
-	tcase_add_test(c, an_exception_of_the_template_says_nothing_of_the_row);
+	tcase_add_test(c, a_failure_says_nothing_of_the_row);
 	tcase_add_test(c, nesting_is_bounded_when_parsed_and_when_run);
 	tcase_add_test(c, source_steps_output_and_memory_are_bounded);
 	tcase_add_test(c, every_byte_says_where_it_came_from);

@@ -22,7 +22,7 @@ struct data_options {
 /* The rows, and what is needed to show them. */
 struct data {
 	struct tokenizer *tokenizer;
-	struct chat *chat; /* NULL: the model has no template that is known */
+	struct chat *chat; /* one that refuses, where the model has no template that works */
 	struct dataset *rows;
 };
 
@@ -43,8 +43,9 @@ static int open_data(struct data *d, const struct data_options *o, uint64_t most
 	if (rc != 0)
 		return rc;
 	/* as training: without a template only rows that need one are refused */
-	if (chat_new(&d->chat, d->tokenizer, NULL) != 0)
-		d->chat = NULL;
+	struct fault why = {0};
+	if (chat_new(&d->chat, d->tokenizer, &why) != 0)
+		d->chat = chat_refusing(&why);
 	struct dataset_options options = {
 		.max_row_tokens = (size_t)o->seq, .max_rows = most, .progress = on_progress, .progress_self = NULL};
 	rc = dataset_load(&d->rows, o->data, d->tokenizer, d->chat, &options, f);

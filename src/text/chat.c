@@ -15,6 +15,7 @@ struct chat {
 	struct jinja *template;
 	struct tm now;
 	json_t *bos, *eos; /* the tokens' names; NULL: the model names none */
+	struct fault why;  /* where there is no template */
 };
 
 /* Marks of the rendered bytes: what the template wrote, what it took from a message that is learned, and from others. */
@@ -50,6 +51,13 @@ int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f)
 	time_t now = time(NULL);
 	localtime_r(&now, &(*out)->now);
 	return 0;
+}
+
+struct chat *chat_refusing(const struct fault *why)
+{
+	struct chat *c = must_calloc(1, sizeof *c);
+	c->why = *why;
+	return c;
 }
 
 void chat_free(struct chat *c)
@@ -138,6 +146,8 @@ static int rendering_init(
 	struct rendering *r, const struct chat *c, const struct chat_conversation *of, struct fault *f)
 {
 	*r = (struct rendering){.chat = c, .of = of, .messages = json_array(), .steps = MAX_STEPS, .fault = f};
+	if (c->template == NULL)
+		return fault_set(f, c->why.code, "messages need a chat template: %s", c->why.text);
 	int rc = 0;
 	for (size_t i = 0; i < of->count && rc == 0; i++)
 		rc = add_message(r->messages, &of->messages[i], of->fields != NULL ? of->fields[i] : NULL, i, f);
@@ -300,27 +310,34 @@ static size_t find_end(const struct chat *c, const struct jinja_output *with, si
 	return end;
 }
 
-/* By the difference that message i makes. */
+/* By the difference that message i makes; `with` is the text up to and with it. */
+static int learn_difference(struct rendering *r, size_t i, const struct jinja_output *with,
+	const struct jinja_output *whole, uint8_t *labels)
+{
+	size_t begin = begins_with(whole, with) ? find_begin(r, i, with) : SIZE_MAX;
+	if (begin == SIZE_MAX)
+		return fault_set(r->fault, SAKIORI_EUNSUPPORTED,
+			"message %zu: the chat template writes it, or what stands before it, otherwise when messages "
+			"follow, so "
+			"what the assistant says there cannot be told; give a row for each of its turns (\"train\": "
+			"false for the "
+			"others), or a template with {%% generation %%}",
+			i + 1);
+	memset(labels + begin, 1, find_end(r->chat, with, begin) - begin);
+	return 0;
+}
+
 static int learn_message(struct rendering *r, size_t i, const struct jinja_output *whole, uint8_t *labels)
 {
+	if (i + 1 == r->of->count && !r->of->answer)
+		return learn_difference(r, i, whole, whole, labels);
 	struct jinja_output with;
 	int rc = render(r, i + 1, false, &with, r->fault);
 	if (rc != 0) {
 		fault_wrap(r->fault, "up to message %zu", i + 1);
 		return rc;
 	}
-	size_t begin = begins_with(whole, &with) ? find_begin(r, i, &with) : SIZE_MAX;
-	if (begin == SIZE_MAX)
-		rc = fault_set(r->fault, SAKIORI_EUNSUPPORTED,
-			"message %zu: the chat template writes it, or what stands before it, otherwise when messages "
-			"follow, so "
-			"what the assistant says there cannot be told; give a row for each of its turns (\"train\": "
-			"false for "
-			"the "
-			"others), or a template with {%% generation %%}",
-			i + 1);
-	else
-		memset(labels + begin, 1, find_end(r->chat, &with, begin) - begin);
+	rc = learn_difference(r, i, &with, whole, labels);
 	jinja_output_fini(&with);
 	return rc;
 }

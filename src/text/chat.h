@@ -22,6 +22,8 @@ struct chat;
  * this call. SAKIORI_EUNSUPPORTED where the model has no template, or one that says what is not supported;
  * SAKIORI_EFORMAT or SAKIORI_ELIMIT for one that is broken or too large. On success the caller owns *out. */
 int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f);
+/* A chat that refuses every conversation for this reason, so that it is said where a row needs a template. */
+struct chat *chat_refusing(const struct fault *why);
 void chat_free(struct chat *c);
 
 /* Tokens with one flag each: 1 where the token itself is to be learned. Zero it before the first use. */

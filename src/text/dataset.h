@@ -9,8 +9,9 @@
  *   {"conversations": [{"from", "value"}, ...]}                  (ShareGPT) the assistant's turns count
  *   {"input_ids": [...], "labels"?}            tokens as they are; labels are -100 or the token; nothing is added
  *
- * An assistant's message may say "train": true or false, and then counts or not. *
- * Other keys are ignored. Blank lines are skipped. Errors name file:line and never quote a row. */
+ * An assistant's message may say "train": true or false, and then counts or not. Messages are written by the model's
+ * chat template, which also sees their other keys (tool_calls, name, ...), and "tools", "documents" and what is in
+ * "chat_template_kwargs" of the row. Other keys are ignored. Blank lines are skipped. Errors name file:line and never quote a row. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -119,7 +119,11 @@ struct jinja_value jinja_subscript(struct jinja_state *s, struct jinja_value of,
 	char *name = jinja_alloc(s, key.string->size + 1);
 	memcpy(name, key.string->data, key.string->size);
 	v = attribute(s, of, name);
-	return v.type != JINJA_ABSENT ? v : hint_of(s, of, name, key.string->size);
+	if (v.type != JINJA_ABSENT)
+		return v;
+	/* faults quote nothing of a row */
+	bool own = key.string->marks == NULL && key.string->mark == JINJA_TEMPLATE;
+	return own ? hint_of(s, of, name, key.string->size) : hint_of(s, of, "[...]", 5);
 }
 
 struct jinja_value jinja_member(struct jinja_state *s, struct jinja_value of, const char *name)

@@ -325,7 +325,8 @@ struct jinja_sequence *jinja_items(struct jinja_state *s, struct jinja_value v)
 	struct jinja_sequence *rest = jinja_alloc(s, sizeof *rest);
 	*rest = *v.sequence;
 	rest->kind = JINJA_LIST;
-	rest->items += rest->items != NULL ? rest->taken : 0;
+	if (rest->items != NULL)
+		rest->items += rest->taken;
 	rest->count -= rest->taken;
 	rest->capacity = rest->count;
 	v.sequence->taken = v.sequence->count;

@@ -115,8 +115,9 @@ static int load_all_rows(struct trainer *t, const struct model_file *mf, struct 
 			f, SAKIORI_EUNSUPPORTED, "%s has no tokenizer to read rows with; use a GGUF file", c->model);
 	rc = tokenizer_from_gguf(&tokenizer, model_file_metadata(mf), f);
 	/* A model without a known template trains on rows that need none; the dataset says so when one does. */
-	if (!rc && chat_new(&chat, tokenizer, NULL) != 0)
-		chat = NULL;
+	struct fault why = {0};
+	if (!rc && chat_new(&chat, tokenizer, &why) != 0)
+		chat = chat_refusing(&why);
 	if (!rc && c->data)
 		rc = load_rows(t, c->data, 0, c->batch_rows, tokenizer, chat, &t->data, &t->sampler, f);
 	if (!rc && c->eval)
