@@ -111,8 +111,24 @@ static void assert_refused(
 	int rc = run(template, strlen(template), variables, limits, &out, &f);
 	ck_assert_msg(rc == code, "%.80s: %d, %s", template, rc, f.text);
 	ck_assert_msg(strstr(f.text, sentence) != NULL, "%.80s: %s", template, f.text);
+	json_t *utf8 = json_string(f.text);
+	ck_assert_ptr_nonnull(utf8);
+	json_decref(utf8);
 	ck_assert_ptr_null(out.text);
 	json_decref(variables);
+}
+
+/* `before`, `count` times `middle`, `after`; the caller frees. */
+static char *repeated(const char *before, const char *middle, size_t count, const char *after)
+{
+	size_t size = strlen(before) + count * strlen(middle) + strlen(after) + 1;
+	char *text = malloc(size), *at = text;
+	ck_assert_ptr_nonnull(text);
+	at = stpcpy(at, before);
+	for (size_t i = 0; i < count; i++)
+		at = stpcpy(at, middle);
+	stpcpy(at, after);
+	return text;
 }
 
 START_TEST(a_failure_names_the_line_and_what_is_wrong)
@@ -131,6 +147,12 @@ START_TEST(a_failure_names_the_line_and_what_is_wrong)
 		"{{ xs.append(1) }}", "{\"xs\": []}", NULL, SAKIORI_EFORMAT, "append, which the sandbox forbids");
 	assert_refused("{{ 9223372036854775807 + 1 }}", "{}", NULL, SAKIORI_EUNSUPPORTED, "more than 64 bits");
 	assert_refused("{{ cycler('a') }}", "{}", NULL, SAKIORI_EUNSUPPORTED, "cycler");
+	char *long_name = repeated("{{ {}['x", "\u00e9", 100, "'].a }}");
+	assert_refused(long_name, "{}", NULL, SAKIORI_EFORMAT, "\u00e9' is undefined");
+	free(long_name);
+	long_name = repeated("{{ raise_exception('x", "\u00e9", 500, "') }}");
+	assert_refused(long_name, "{}", NULL, SAKIORI_EFORMAT, "x\u00e9");
+	free(long_name);
 	assert_refused("ab\xff", "{}", NULL, SAKIORI_EFORMAT, "byte 2 is not UTF-8");
 }
 END_TEST
@@ -143,19 +165,6 @@ START_TEST(a_failure_says_nothing_of_the_row)
 		"{{ {}[role].x }}", "{\"role\": \"secret\"}", NULL, SAKIORI_EFORMAT, "'dict.[...]' is undefined");
 }
 END_TEST
-
-/* `before`, `count` times `middle`, `after`; the caller frees. */
-static char *repeated(const char *before, const char *middle, size_t count, const char *after)
-{
-	size_t size = strlen(before) + count * strlen(middle) + strlen(after) + 1;
-	char *text = malloc(size), *at = text;
-	ck_assert_ptr_nonnull(text);
-	at = stpcpy(at, before);
-	for (size_t i = 0; i < count; i++)
-		at = stpcpy(at, middle);
-	stpcpy(at, after);
-	return text;
-}
 
 static void assert_limited(
 	const char *before, const char *middle, size_t count, const char *after, const char *sentence)

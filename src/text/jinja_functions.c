@@ -67,10 +67,14 @@ GLOBAL(namespace)
 /* The template's own sentence; of what came from a row only that something stood there. */
 GLOBAL(raise_exception)
 {
+	enum { LONGEST = 200 };
 	const struct jinja_string *t = jinja_to_string(s, given[0]).string;
 	struct jinja_builder b = {0};
 	bool hidden = false;
-	for (size_t i = 0; i < t->size && b.size < 200; i++) {
+	for (size_t i = 0; i < t->size; i++) {
+		bool begins = ((uint8_t)t->data[i] & 0xc0) != 0x80;
+		if (begins && b.size >= LONGEST)
+			break;
 		bool foreign = (t->marks != NULL ? t->marks[i] : t->mark) != JINJA_TEMPLATE;
 		if (!foreign)
 			jinja_put(s, &b, t->data + i, 1, JINJA_TEMPLATE);

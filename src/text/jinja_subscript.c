@@ -17,7 +17,10 @@ static int64_t whole(struct jinja_value v)
 
 static struct jinja_value hint_of(struct jinja_state *s, struct jinja_value of, const char *name, size_t size)
 {
+	enum { LONGEST = 60 };
 	const char *type = jinja_type_name(of);
+	for (size = size < LONGEST ? size : LONGEST; ((uint8_t)name[size] & 0xc0) == 0x80;) /* whole characters */
+		size--;
 	char *hint = jinja_alloc(s, strlen(type) + size + 2);
 	strcpy(hint, type);
 	strcat(hint, ".");
