@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <check.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +196,54 @@ START_TEST(every_decoded_value_is_that_of_the_gguf_package)
 				(double)want[i]);
 	}
 	gguf_close(g);
+}
+END_TEST
+
+START_TEST(every_encoded_value_is_that_of_the_gguf_package)
+{
+	enum { VALUES = 3 * 256 };
+	static const enum stored_type kinds[] = {STORED_F32, STORED_F16, STORED_BF16, STORED_Q8_0};
+	char path[4096];
+	snprintf(path, sizeof path, "%s/tests/golden/dequantize.gguf", getenv("SRCDIR"));
+	struct gguf *g;
+	struct fault f = {0};
+	float values[VALUES];
+	ck_assert_msg(gguf_open(path, &g, &f) == 0, "%s", f.text);
+	ck_assert_int_eq(gguf_read(g, gguf_tensor_find(g, "plain"), 0, sizeof values, values, &f), 0);
+	for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+		char name[64];
+		uint8_t want[4 * VALUES], got[4 * VALUES];
+		snprintf(name, sizeof name, "quantized.%s", stored_type_name(kinds[k]));
+		const struct gguf_tensor *t = gguf_tensor_find(g, name);
+		ck_assert_uint_eq(t->bytes, stored_type_bytes(kinds[k], VALUES));
+		ck_assert_int_eq(gguf_read(g, t, 0, (size_t)t->bytes, want, &f), 0);
+		ck_assert(stored_type_encode(kinds[k], values, VALUES, got));
+		ck_assert_msg(memcmp(got, want, (size_t)t->bytes) == 0, "%s differs", name);
+	}
+	gguf_close(g);
+}
+END_TEST
+
+START_TEST(what_a_type_cannot_hold_is_not_encoded)
+{
+	uint8_t out[4 * 32];
+	float values[32] = {[7] = 65519.0f};
+	ck_assert(stored_type_encode(STORED_F16, values, 32, out));
+	values[7] = -65520.0f;
+	ck_assert(!stored_type_encode(STORED_F16, values, 32, out));
+	ck_assert(stored_type_encode(STORED_BF16, values, 32, out) && stored_type_encode(STORED_Q8_0, values, 32, out));
+	values[7] = 9e6f;
+	ck_assert(!stored_type_encode(STORED_Q8_0, values, 32, out));
+	values[7] = 3.4e38f;
+	ck_assert(!stored_type_encode(STORED_BF16, values, 32, out) && stored_type_encode(STORED_F32, values, 32, out));
+	values[7] = -INFINITY;
+	ck_assert(!stored_type_encode(STORED_F32, values, 32, out));
+	values[7] = NAN;
+	ck_assert(!stored_type_encode(STORED_F32, values, 32, out));
+	values[7] = 1e-44f; /* its inverse scale is infinite */
+	ck_assert(stored_type_encode(STORED_Q8_0, values, 32, out));
+	for (int i = 0; i < 34; i++)
+		ck_assert_uint_eq(out[i], 0);
 }
 END_TEST
 
@@ -512,6 +561,8 @@ int main(void)
 	tcase_add_test(t, versions_two_and_three_open_and_give_their_tensors);
 	tcase_add_test(t, getters_give_what_stands_there_and_name_what_does_not);
 	tcase_add_test(t, every_decoded_value_is_that_of_the_gguf_package);
+	tcase_add_test(t, every_encoded_value_is_that_of_the_gguf_package);
+	tcase_add_test(t, what_a_type_cannot_hold_is_not_encoded);
 	tcase_add_test(t, every_truncation_of_a_valid_file_is_refused);
 	tcase_add_test(t, something_else_than_gguf_is_refused);
 	tcase_add_test(t, other_versions_and_byte_orders_are_refused_by_name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/stored_type.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -187,4 +188,56 @@ void stored_type_decode(enum stored_type type, const void *in, size_t values, fl
 	case STORED_TYPES:
 		break;
 	}
+}
+
+static void store_u16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)v;
+	p[1] = (uint8_t)(v >> 8);
+}
+
+static float largest_magnitude(const float *in, size_t n)
+{
+	float most = 0;
+	for (size_t i = 0; i < n; i++)
+		most = fabsf(in[i]) > most ? fabsf(in[i]) : most;
+	return most;
+}
+
+static void encode_q8_0(const float *in, uint8_t *out)
+{
+	float scale = largest_magnitude(in, BLOCK) / 127, inverse = scale == 0 ? 0 : 1 / scale;
+	store_u16(out, f32_to_f16(scale));
+	for (int i = 0; i < BLOCK;
+		i++) /* a block so small that the inverse is infinite is zero: its scale is 0 in f16 */
+		out[2 + i] = isinf(inverse) ? 0 : (uint8_t)(int8_t)roundf(in[i] * inverse);
+}
+
+/* Below these every value is finite in the type; halfway between its largest value and the next power of two. */
+static bool all_fit(enum stored_type type, const float *in, size_t n)
+{
+	static const float limits[STORED_TYPES] = {[STORED_F32] = INFINITY,
+		[STORED_F16] = 65520.0f,
+		[STORED_BF16] = 0x1.ffp127f,
+		[STORED_Q8_0] = 65504.0f * 127};
+	bool fit = true;
+	for (size_t i = 0; i < n; i++)
+		fit &= fabsf(in[i]) < limits[type]; /* false for NaN */
+	return fit;
+}
+
+bool stored_type_encode(enum stored_type type, const float *in, size_t values, void *out)
+{
+	uint8_t *p = out;
+	if (!all_fit(type, in, values))
+		return false;
+	if (type == STORED_F32)
+		memcpy(out, in, 4 * values);
+	else if (type == STORED_Q8_0)
+		for (size_t i = 0; i < values / BLOCK; i++)
+			encode_q8_0(in + i * BLOCK, p + i * (2 + BLOCK));
+	else
+		for (size_t i = 0; i < values; i++)
+			store_u16(p + 2 * i, type == STORED_F16 ? f32_to_f16(in[i]) : f32_to_bf16(in[i]));
+	return true;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How weights lie in model files: plain floats and the blocked formats of ggml. Pure functions; any thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,3 +34,7 @@ size_t stored_type_bytes(enum stored_type type, size_t values);
 /* Decodes `values` values (a multiple of the block) of little-endian `in` into out; exact for every type.
  * `in` need not be aligned. */
 void stored_type_decode(enum stored_type type, const void *in, size_t values, float *out);
+
+/* The inverse, rounded to nearest, for F32, F16, BF16 and Q8_0 alone (bit for bit what the gguf package's quantize gives). False, with `out`
+ * undefined, where a value is not finite or too large for the type. */
+bool stored_type_encode(enum stored_type type, const float *in, size_t values, void *out);

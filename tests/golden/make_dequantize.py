@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes OUT.gguf: for each stored type a tensor stored.TYPE of random blocks, and expected.TYPE, what the gguf package decodes it to.
+"""Writes OUT.gguf: for each stored type a tensor stored.TYPE of random blocks, and expected.TYPE, what the gguf package decodes it to;
+values of many sizes (plain), and quantized.TYPE, what the package makes of them for each type that is written here.
 
     make_dequantize.py tests/golden/dequantize.gguf
 """
@@ -43,6 +44,15 @@ for kind in ["F32", "F16", "BF16", *LAYOUTS]:
         raw = gguf.quants.quantize(rng.standard_normal((ROWS, COLS)).astype(np.float32), number)
     out.add_tensor("stored." + kind, raw, raw_dtype=number)
     out.add_tensor("expected." + kind, gguf.quants.dequantize(raw, number).astype(np.float32))
+plain = (rng.standard_normal((ROWS, COLS)) * 10.0 ** rng.integers(-9, 4, (ROWS, COLS // 32)).repeat(32, axis=1)).astype(np.float32)
+plain[0, :32] = 0
+plain[0, 32:64] = np.arange(-16, 16) / 2  # halves, and -8 as the largest
+plain[0, 64] = 127  # a scale of 1: the halves beside it are ties
+plain[0, 65:96] = np.arange(31) - 15.5
+out.add_tensor("plain", plain)
+for kind in ["F32", "F16", "BF16", "Q8_0"]:
+    number = gguf.GGMLQuantizationType[kind]
+    out.add_tensor("quantized." + kind, gguf.quants.quantize(plain, number), raw_dtype=number)
 out.write_header_to_file()
 out.write_kv_data_to_file()
 out.write_tensors_to_file()
