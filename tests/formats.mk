@@ -27,6 +27,10 @@ check_PROGRAMS += tests/check_peft
 tests_check_peft_SOURCES = tests/check_peft.c
 tests_check_peft_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 tests_check_peft_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+check_PROGRAMS += tests/check_export
+tests_check_export_SOURCES = tests/check_export.c
+tests_check_export_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_check_export_LDADD = $(TEXT_LIBS) $(CHECK_LIBS) -lm
 endif
 check_PROGRAMS += tests/fuzz/fuzz_gguf tests/fuzz/fuzz_safetensors
 tests_fuzz_fuzz_gguf_SOURCES = tests/fuzz/fuzz_gguf.c

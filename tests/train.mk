@@ -40,12 +40,13 @@ tests_check_trainer_SOURCES = tests/check_trainer.c
 tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_trainer_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
-TESTS += tests/e2e/train_resume.sh tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh
+TESTS += tests/e2e/train_resume.sh tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh tests/e2e/export.sh
 EXTRA_DIST += \
 	tests/e2e/train_resume.sh \
 	tests/e2e/bench.sh \
 	tests/e2e/plan.sh \
 	tests/e2e/data.sh \
+	tests/e2e/export.sh \
 	tests/golden/adapter.py \
 	tests/golden/make_train_golden.py \
 	tests/golden/train_golden.safetensors \

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -156,6 +157,90 @@ int file_replace(const char *path, const void *data, size_t size, unsigned mode,
 		return rc;
 	}
 	return file_writer_commit(&w, f);
+}
+
+int folder_writer_begin(struct folder_writer *w, const char *path, struct fault *f)
+{
+	*w = (struct folder_writer){0};
+	int rc = file_prepare_place(path, true, f);
+	if (rc != 0)
+		return rc;
+	w->path = must_strdup(path);
+	for (size_t n = strlen(w->path); n > 1 && w->path[n - 1] == '/'; n--)
+		w->path[n - 1] = '\0';
+	size_t n = strlen(w->path) + 16;
+	char *temporary = must_alloc(n);
+	snprintf(temporary, n, "%s.XXXXXX", w->path);
+	if (mkdtemp(temporary) == NULL) {
+		rc = fault_errno(f, "%s", path);
+		free(temporary);
+		folder_writer_abort(w);
+		return rc;
+	}
+	w->temporary = temporary;
+	return 0;
+}
+
+int folder_writer_commit(struct folder_writer *w, struct fault *f)
+{
+	int rc = 0;
+	int fd = open(w->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* rename takes the place of an empty folder and of nothing else */
+	if (fd < 0 || fchmod(fd, 0755) != 0 || fsync(fd) != 0 || rename(w->temporary, w->path) != 0) {
+		rc = fault_errno(f, "%s", w->path);
+	} else {
+		free(w->temporary);
+		w->temporary = NULL;
+		rc = file_sync_directory(w->path, f);
+	}
+	if (fd >= 0)
+		close(fd);
+	folder_writer_abort(w);
+	return rc;
+}
+
+void folder_writer_abort(struct folder_writer *w)
+{
+	DIR *d = w->temporary != NULL ? opendir(w->temporary) : NULL;
+	for (const struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
+		unlinkat(dirfd(d), e->d_name, 0);
+	if (d != NULL)
+		closedir(d);
+	if (w->temporary != NULL)
+		rmdir(w->temporary);
+	free(w->temporary);
+	free(w->path);
+	*w = (struct folder_writer){0};
+}
+
+static bool is_empty_folder(const char *path)
+{
+	DIR *d = opendir(path);
+	bool empty = d != NULL;
+	for (const struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
+		empty = empty && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0);
+	if (d != NULL)
+		closedir(d);
+	return empty;
+}
+
+int file_prepare_place(const char *path, bool folder, struct fault *f)
+{
+	struct stat st;
+	if (lstat(path, &st) == 0 && !(folder && is_empty_folder(path)))
+		return fault_set(
+			f, SAKIORI_EINVAL, "%s: exists already; choose another path, or remove it first", path);
+	char *above = must_strdup(path);
+	for (size_t n = strlen(above); n > 1 && above[n - 1] == '/'; n--)
+		above[n - 1] = '\0';
+	char *slash = strrchr(above, '/');
+	int rc = 0;
+	if (slash != NULL && slash != above) {
+		*slash = '\0';
+		rc = file_make_directories(above, 0755, f);
+	}
+	free(above);
+	return rc;
 }
 
 int file_make_directories(const char *path, unsigned mode, struct fault *f)

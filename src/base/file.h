@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole files in bounded memory, and replacement that survives power loss. Any thread; blocking, so never on the loop. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,20 @@ int file_writer_begin(struct file_writer *w, const char *path, unsigned mode, st
 int file_writer_write(struct file_writer *w, const void *data, size_t n, struct fault *f);
 int file_writer_commit(struct file_writer *w, struct fault *f);
 void file_writer_abort(struct file_writer *w);
+
+/* A folder that appears whole or not at all. begin makes an empty one beside `path` and the folders above it; the caller writes files (synced ones, no
+ * folders) into `temporary`; commit hands it to `path`, where nothing may stand but an empty folder. abort and a failed commit remove it. */
+struct folder_writer {
+	char *path;
+	char *temporary;
+};
+int folder_writer_begin(struct folder_writer *w, const char *path, struct fault *f);
+int folder_writer_commit(struct folder_writer *w, struct fault *f);
+void folder_writer_abort(struct folder_writer *w);
+
+/* Whether something new may get the name `path`, asked before hours of work: makes the folders above it. Where something stands already it is
+ * SAKIORI_EINVAL, but for an empty folder where `folder` is set. */
+int file_prepare_place(const char *path, bool folder, struct fault *f);
 
 /* fsync of the directory that holds `path`. */
 int file_sync_directory(const char *path, struct fault *f);

@@ -16,6 +16,7 @@
 	X(train, "fine-tune an adapter on this machine's rows")                                                        \
 	X(eval, "loss and accuracy of a model, perhaps with an adapter, on rows")                                      \
 	X(generate, "let a model, perhaps with an adapter, write on from a prompt")                                    \
+	X(export, "an adapter, or a model with it merged, in the forms that other programs load")                      \
 	X(data, "what training makes of rows: each token with its label, or figures")                                  \
 	X(tokenize, "show what the model's tokenizer makes of a text")                                                 \
 	X(bench, "how fast this machine trains, and where a step's time goes")

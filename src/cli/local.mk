@@ -8,6 +8,7 @@ sakiori_SOURCES = \
 	%D%/cmd_eval.c \
 	%D%/cmd_generate.c \
 	%D%/cmd_tokenize.c \
+	%D%/cmd_export.c %D%/export_lines.h %D%/export_lines.c \
 	%D%/cmd_data.c \
 	%D%/bench.h %D%/bench.c \
 	%D%/cmd_bench.c %D%/bench_train.c %D%/bench_ops.c %D%/bench_variants.c \

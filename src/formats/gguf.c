@@ -201,6 +201,7 @@ static void take_entry(struct cursor *c, struct entry *e)
 		take_text(c, "a metadata string");
 	else
 		gguf_take(c, kinds[kind].bytes, "a metadata value");
+	e->end = c->at;
 }
 
 static int compare_keys(const struct gguf *g, const struct entry *e, const char *key, size_t size)

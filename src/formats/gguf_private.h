@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What gguf.c (metadata) and gguf_tensors.c (the tensor table) share; nobody else includes it. */
+/* What gguf.c (metadata), gguf_tensors.c (the tensor table) and gguf_writer.c share; nobody else includes it. */
 #pragma once
 #include "formats/gguf.h"
 
@@ -27,6 +27,7 @@ struct entry {
 	enum kind element; /* of an array */
 	uint64_t count;    /* of an array */
 	size_t at;         /* the value, or an array's first element */
+	size_t end;        /* behind all of it */
 };
 
 #define TENSOR_NAME_SIZE 64 /* ggml's GGML_MAX_NAME, NUL included */
@@ -66,3 +67,8 @@ uint64_t gguf_take_u64(struct cursor *c, const char *what);
 bool gguf_take_name(struct cursor *c, size_t limit, const char *what, size_t *at, size_t *size);
 /* The tensor table and the checks of where the data lies. */
 int gguf_take_tensors(struct cursor *c, uint64_t count);
+
+/* ggml's number of a type. */
+uint32_t gguf_type_number(enum stored_type type);
+/* Fills `bytes` from type and shape, without overflow. */
+int gguf_set_bytes(struct gguf_tensor *t, struct fault *f);

@@ -15,6 +15,14 @@ static const char *const ggml_types[] = {"F32", "F16", "Q4_0", "Q4_1", "Q4_2", "
 	"IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16", "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8",
 	"TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4", "Q1_0", "Q2_0"};
 
+uint32_t gguf_type_number(enum stored_type type)
+{
+	uint32_t number = 0;
+	while (ggml_types[number] == NULL || strcmp(ggml_types[number], stored_type_name(type)) != 0)
+		number++;
+	return number;
+}
+
 static int set_type(struct gguf_tensor *t, uint32_t number, struct fault *f)
 {
 	const char *name = number < sizeof ggml_types / sizeof *ggml_types ? ggml_types[number] : NULL;
@@ -35,8 +43,7 @@ static int set_type(struct gguf_tensor *t, uint32_t number, struct fault *f)
 		t->name, name);
 }
 
-/* Values and bytes of a tensor from its shape, without overflow. */
-static int set_bytes(struct gguf_tensor *t, struct fault *f)
+int gguf_set_bytes(struct gguf_tensor *t, struct fault *f)
 {
 	uint64_t values = 1;
 	for (unsigned i = 0; i < t->dimensions; i++) {
@@ -75,7 +82,7 @@ static void take_tensor(struct cursor *c, struct table_tensor *e)
 	if (c->rc == 0)
 		c->rc = set_type(t, type, c->f);
 	if (c->rc == 0)
-		c->rc = set_bytes(t, c->f);
+		c->rc = gguf_set_bytes(t, c->f);
 }
 
 static int by_name(const void *a, const void *b, void *self)

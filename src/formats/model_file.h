@@ -61,6 +61,10 @@ const struct model_tensor *model_file_tensor(const struct model_file *mf, const 
 size_t model_file_tensor_count(const struct model_file *mf);
 const struct model_tensor *model_file_tensor_at(const struct model_file *mf, size_t i);
 
+/* llama.cpp's name of a tensor that such a model has: "blk.3.attn_q.weight". */
+#define MODEL_GGUF_NAME_SIZE 64
+void model_file_gguf_name(const char *hugging_face, char out[static MODEL_GGUF_NAME_SIZE]);
+
 /* Reads rows [first_row, first_row + rows) in Hugging Face order: as floats (rows, cols), or as they are stored, each
  * row stored_type_bytes(type, cols). Rows are hashed as they pass, so one pass over a tensor goes from row 0 upwards
  * without gaps, in steps of any size (SAKIORI_EINVAL otherwise). Row 0 begins a new pass, which must end in the same

@@ -32,21 +32,21 @@ static const struct {
 	{"lm_head.weight", "output.weight"},
 };
 
-/* ggml's name of a tensor that model_file_expect listed. */
-static void ggml_name(const char *hugging_face, char out[static MODEL_NAME_SIZE])
+void model_file_gguf_name(const char *hugging_face, char out[static MODEL_GGUF_NAME_SIZE])
 {
 	unsigned layer;
 	int rest = 0;
+	out[0] = '\0';
 	for (size_t i = 0; i < sizeof outer_names / sizeof *outer_names; i++)
 		if (strcmp(hugging_face, outer_names[i].hugging_face) == 0)
-			snprintf(out, MODEL_NAME_SIZE, "%s", outer_names[i].ggml);
+			snprintf(out, MODEL_GGUF_NAME_SIZE, "%s", outer_names[i].ggml);
 	if (sscanf(hugging_face, "model.layers.%u.%n", &layer, &rest) != 1)
 		return;
 	size_t n = strlen(hugging_face + rest) - strlen(".weight");
 	for (size_t i = 0; i < sizeof block_names / sizeof *block_names; i++)
 		if (strlen(block_names[i].hugging_face) == n &&
 			memcmp(hugging_face + rest, block_names[i].hugging_face, n) == 0)
-			snprintf(out, MODEL_NAME_SIZE, "blk.%u.%s.weight", layer, block_names[i].ggml);
+			snprintf(out, MODEL_GGUF_NAME_SIZE, "blk.%u.%s.weight", layer, block_names[i].ggml);
 }
 
 static bool text_is(struct gguf_text t, const char *word)
@@ -247,8 +247,8 @@ static int read_shape(const struct gguf *g, struct model_shape *s, struct fault 
 
 static int bind(struct model_file *mf, struct model_entry *e, struct fault *f)
 {
-	char name[MODEL_NAME_SIZE] = "";
-	ggml_name(e->name, name);
+	char name[MODEL_GGUF_NAME_SIZE];
+	model_file_gguf_name(e->name, name);
 	const struct gguf_tensor *t = gguf_tensor_find(mf->gguf, name);
 	if (t == NULL)
 		return fault_set(f, SAKIORI_EFORMAT, "tensor %s (%s) is missing", name, e->name);

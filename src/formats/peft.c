@@ -34,6 +34,11 @@ double peft_scale(const struct peft_adapter *a)
 	return a->alpha / (a->rslora ? sqrt(rank) : rank);
 }
 
+void peft_base_name(uint32_t layer, enum peft_target target, char out[static PEFT_BASE_NAME_SIZE])
+{
+	snprintf(out, PEFT_BASE_NAME_SIZE, "model.layers.%" PRIu32 ".%s.weight", layer, targets[target].module);
+}
+
 void peft_tensor_name(uint32_t layer, enum peft_target target, char half, char out[static PEFT_NAME_SIZE])
 {
 	snprintf(out, PEFT_NAME_SIZE, "base_model.model.model.layers.%" PRIu32 ".%s.lora_%c.weight", layer,

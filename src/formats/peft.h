@@ -16,6 +16,10 @@ enum peft_target { PEFT_Q, PEFT_K, PEFT_V, PEFT_O, PEFT_GATE, PEFT_UP, PEFT_DOWN
 /* "q_proj". */
 const char *peft_target_name(enum peft_target target);
 
+/* The weight that a pair adapts, by its name in the base model: "model.layers.3.self_attn.q_proj.weight". */
+#define PEFT_BASE_NAME_SIZE 64
+void peft_base_name(uint32_t layer, enum peft_target target, char out[static PEFT_BASE_NAME_SIZE]);
+
 /* One pair: the linear's output gains scale * B (A x). */
 struct peft_matrix {
 	uint32_t layer;
@@ -32,7 +36,7 @@ struct peft_adapter {
 	double alpha;
 	bool rslora;                          /* scale is alpha / sqrt(rank) instead of alpha / rank */
 	const char *base_model;               /* base_model_name_or_path; may be NULL */
-	const struct safetensors_note *notes; /* provenance, in the safetensors' __metadata__; never training text */
+	const struct safetensors_note *notes; /* provenance, in the safetensors' __metadata__ beside its "format"; never training text */
 	size_t note_count;
 };
 
@@ -52,3 +56,5 @@ int peft_write(const char *path, const struct peft_adapter *a, struct fault *f);
  * by name with SAKIORI_EUNSUPPORTED. The caller gives it back with peft_free, which also frees what it points to. */
 int peft_read(const char *path, struct peft_adapter **out, struct fault *f);
 void peft_free(struct peft_adapter *a);
+/* Multiplies the scale into B of what peft_read gave and makes alpha the rank: the form in which no reader can get the scale wrong. */
+void peft_fold(struct peft_adapter *a);

@@ -191,9 +191,9 @@ static void borrow_notes(struct loaded *l)
 	size_t n = safetensors_note_count(l->file);
 	l->notes = must_calloc(n + 1, sizeof *l->notes);
 	for (size_t i = 0; i < n; i++)
-		l->notes[i] = safetensors_note_at(l->file, i);
+		if (strcmp(safetensors_note_at(l->file, i).key, "format") != 0) /* the container's, not ours */
+			l->notes[l->public.note_count++] = safetensors_note_at(l->file, i);
 	l->public.notes = l->notes;
-	l->public.note_count = n;
 }
 
 int peft_read(const char *path, struct peft_adapter **out, struct fault *f)
@@ -229,6 +229,19 @@ int peft_read(const char *path, struct peft_adapter **out, struct fault *f)
 	}
 	*out = &l->public;
 	return 0;
+}
+
+void peft_fold(struct peft_adapter *a)
+{
+	double scale = peft_scale(a);
+	for (size_t i = 0; i < a->count; i++) {
+		const struct peft_matrix *m = &a->matrices[i];
+		float *b = (float *)m->b; /* within `values` */
+		for (size_t k = 0; k < (size_t)m->out * m->rank; k++)
+			b[k] = (float)(scale * (double)b[k]);
+	}
+	a->alpha = a->matrices[0].rank;
+	a->rslora = false;
 }
 
 void peft_free(struct peft_adapter *a)

@@ -42,6 +42,11 @@ struct tokenizer_source {
 	struct gguf_text chat_template; /* data NULL: the model has none */
 };
 
+/* What a GGUF file's metadata say; texts stay borrowed from it, tokenizer_source_fini frees the rest (safe on a zeroed struct). Whether it makes
+ * sense is for tokenizer_new. */
+int tokenizer_source_read(struct tokenizer_source *out, const struct gguf *gguf, struct fault *f);
+void tokenizer_source_fini(struct tokenizer_source *s);
+
 struct tokenizer;
 struct tokenizer_scratch;
 

@@ -48,31 +48,44 @@ static int read_scalars(const struct gguf *g, struct tokenizer_source *s, struct
 	return rc;
 }
 
-int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct fault *f)
+int tokenizer_source_read(struct tokenizer_source *s, const struct gguf *gguf, struct fault *f)
 {
-	*out = NULL;
-	struct tokenizer_source s = {0};
 	struct gguf_text *tokens = NULL, *merges = NULL;
 	int32_t *types = NULL;
 	size_t type_count = 0;
-	int rc = read_scalars(gguf, &s, f);
+	*s = (struct tokenizer_source){0};
+	int rc = read_scalars(gguf, s, f);
 	if (rc == 0)
-		rc = gguf_get_texts(gguf, "tokenizer.ggml.tokens", &tokens, &s.token_count, f);
+		rc = gguf_get_texts(gguf, "tokenizer.ggml.tokens", &tokens, &s->token_count, f);
 	/* a tokenizer of another model has no merges: let its name be the complaint */
 	if (rc == 0 && gguf_has(gguf, "tokenizer.ggml.merges"))
-		rc = gguf_get_texts(gguf, "tokenizer.ggml.merges", &merges, &s.merge_count, f);
+		rc = gguf_get_texts(gguf, "tokenizer.ggml.merges", &merges, &s->merge_count, f);
 	if (rc == 0 && gguf_has(gguf, "tokenizer.ggml.token_type"))
 		rc = gguf_get_i32s(gguf, "tokenizer.ggml.token_type", &types, &type_count, f);
-	if (rc == 0 && types != NULL && type_count != s.token_count)
-		rc = fault_set(f, SAKIORI_EFORMAT, "%zu tokens but %zu token types", s.token_count, type_count);
-	s.tokens = tokens;
-	s.merges = merges;
-	s.token_types = types;
+	if (rc == 0 && types != NULL && type_count != s->token_count)
+		rc = fault_set(f, SAKIORI_EFORMAT, "%zu tokens but %zu token types", s->token_count, type_count);
+	s->tokens = tokens;
+	s->merges = merges;
+	s->token_types = types;
+	return rc;
+}
+
+void tokenizer_source_fini(struct tokenizer_source *s)
+{
+	free((void *)s->tokens);
+	free((void *)s->merges);
+	free((void *)s->token_types);
+	*s = (struct tokenizer_source){0};
+}
+
+int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct fault *f)
+{
+	*out = NULL;
+	struct tokenizer_source s;
+	int rc = tokenizer_source_read(&s, gguf, f);
 	if (rc == 0)
 		rc = tokenizer_new(out, &s, f);
-	free(tokens);
-	free(merges);
-	free(types);
+	tokenizer_source_fini(&s);
 	if (rc != 0)
 		fault_wrap(f, "%s", gguf_name(gguf));
 	return rc;
