@@ -27,6 +27,7 @@ EXTRA_DIST += \
 	bench/gpu_parity.py \
 	bench/template_parity.py \
 	bench/tokenizer_families.py \
+	bench/export_parity.py \
 	bench/peers_gpu.py \
 	bench/rivals_gpu.sh \
 	# end

@@ -105,7 +105,11 @@ static int print_json(const struct tokenizer *t, const struct token_list *writte
 	int rc = tokenizer_decode(t, written->ids, written->count, TOKENIZER_REPLACE, &text, &size, f);
 	if (rc)
 		return rc;
-	cli_print_json(json_pack("{s:o, s:I}", "text", json_stringn(text, size), "tokens", (json_int_t)written->count));
+	json_t *ids = json_array();
+	for (size_t i = 0; i < written->count; i++)
+		json_array_append_new(ids, json_integer(written->ids[i]));
+	cli_print_json(json_pack(
+		"{s:o, s:I, s:o}", "text", json_stringn(text, size), "tokens", (json_int_t)written->count, "ids", ids));
 	free(text);
 	return 0;
 }

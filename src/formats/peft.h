@@ -34,9 +34,10 @@ struct peft_adapter {
 	struct peft_matrix *matrices; /* peft_read: by layer, then target */
 	size_t count;
 	double alpha;
-	bool rslora;                          /* scale is alpha / sqrt(rank) instead of alpha / rank */
-	const char *base_model;               /* base_model_name_or_path; may be NULL */
-	const struct safetensors_note *notes; /* provenance, in the safetensors' __metadata__ beside its "format"; never training text */
+	bool rslora;            /* scale is alpha / sqrt(rank) instead of alpha / rank */
+	const char *base_model; /* base_model_name_or_path; may be NULL */
+	const struct safetensors_note
+		*notes; /* provenance, in the safetensors' __metadata__ beside its "format"; never training text */
 	size_t note_count;
 };
 

@@ -71,10 +71,10 @@ def tokenizer(size):
     return tokens, merges
 
 
-def weights(seed=0, tied=True):
+def weights(seed=0, tied=True, shape=SHAPE):
     """-> {Hugging Face name: float32 array}, in Hugging Face row order."""
     rng = np.random.default_rng(seed)
-    s = SHAPE
+    s = shape
 
     def linear(rows, cols):
         return (rng.standard_normal((rows, cols)) / np.sqrt(cols)).astype(np.float32)
@@ -118,9 +118,10 @@ def permute(w, heads):
     return w.reshape(heads, 2, w.shape[0] // heads // 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
 
 
-def write(path, kind="f32", tied=True, seed=0):
-    s = SHAPE
-    tokens, merges = tokenizer(s["vocabulary"])
+def write(path, kind="f32", tied=True, seed=0, pre="smollm", vocabulary=None, add_bos=False):
+    """`vocabulary`: (tokens, merges), the special tokens first, in the place of a learned one."""
+    tokens, merges = vocabulary or tokenizer(SHAPE["vocabulary"])
+    s = SHAPE | {"vocabulary": len(tokens)}
     out = gguf.GGUFWriter(path, "llama")
     out.add_type("model")
     out.add_name("Tiny SmolLM2 for tests")
@@ -139,9 +140,9 @@ def write(path, kind="f32", tied=True, seed=0):
     out.add_vocab_size(s["vocabulary"])
     out.add_rope_dimension_count(s["head_size"])
     out.add_add_space_prefix(False)
-    out.add_add_bos_token(False)
+    out.add_add_bos_token(add_bos)
     out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre("smollm")
+    out.add_tokenizer_pre(pre)
     out.add_token_list(tokens)
     out.add_token_types([3 if t in SPECIAL else 1 for t in tokens])
     out.add_token_merges(merges)
@@ -151,7 +152,7 @@ def write(path, kind="f32", tied=True, seed=0):
     out.add_pad_token_id(2)
     out.add_chat_template(CHAT_TEMPLATE)
     out.add_quantization_version(2)
-    for name, w in weights(seed, tied).items():
+    for name, w in weights(seed, tied, s).items():
         if "q_proj" in name:
             w = permute(w, s["heads"])
         if "k_proj" in name:
