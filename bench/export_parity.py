@@ -4,9 +4,10 @@
 
     export_parity.py SAKIORI [--model MODEL.gguf] [--count 2000]       (needs torch, transformers, peft, gguf; llama-cpp-python where it is there)
 
-Without --model the tiny model of the tests. An adapter is trained for some steps and exported in every form; all arithmetic is in float32:
+Without --model the tiny model of the tests. An adapter is trained for some steps and exported in every form; arithmetic is in float32 unless said:
   transformers + peft    the trained and the exported folder: logits of each other (1e-4), the loss of sakiori (1e-5)
-  transformers           the merged folder without peft, and as bfloat16: logits of base and adapter (1e-4; bfloat16 is told alone)
+  transformers           the merged folder without peft: logits of base and adapter, both computed in float64 (1e-4), and the loss; in float32,
+                         which moves the logits of a large model by more than that, and with bfloat16 weights the difference is told alone
   tokenizers             the merged folder's tokenizer: --count strings as the original, for the model and for every family
   llama.cpp              the base in F32 with the GGUF adapter, and the merged GGUF: the 50 tokens that sakiori writes greedily
 Exits 1 when one of them is not.
@@ -57,7 +58,7 @@ def count(what, good, all_of):
 def logits_of(model, rows):
     model.eval()
     with torch.no_grad():
-        return [model(input_ids=torch.tensor([ids])).logits[0].float() for ids, _ in rows]
+        return [model(input_ids=torch.tensor([ids])).logits[0].double() for ids, _ in rows]
 
 
 def difference(a, b):
@@ -74,16 +75,21 @@ def check_weights(o, work, adapter):
     options = ["--data", EVAL, "--base-dtype", "f32", "--json"]
     ours = sakiori(o.sakiori, "eval", "--model", o.model, "--adapter", adapter, *options)[0]["loss"]
     merged = sakiori(o.sakiori, "eval", "--model", f"{work}/f32.gguf", *options)[0]["loss"]
+    exact = logits_of(tuned.double(), rows)
+    tuned.float()
     report("what the adapter does to the logits", difference(plain, wanted))
+    report("what float32 does to them", difference(exact, wanted))
     report("trained folder in peft, loss beside sakiori's", abs(loss - ours), 1e-5)
     report("merged GGUF (F32) in sakiori, loss beside base and adapter", abs(merged - ours), 1e-5)
+    report("peft's own merge, logits", difference(wanted, logits_of(tuned.merge_and_unload(), rows)))
     del tuned, base
     robust = PeftModel.from_pretrained(load_base(o.model), f"{work}/peft")
     report("exported folder in peft, logits", difference(wanted, logits_of(robust, rows)), 1e-4)
     del robust
     folder = AutoModelForCausalLM.from_pretrained(f"{work}/f32", dtype=torch.float32, attn_implementation="sdpa")
-    report("merged folder (F32) in transformers, logits", difference(wanted, logits_of(folder, rows)), 1e-4)
+    report("merged folder (F32) in transformers, logits", difference(wanted, logits_of(folder, rows)))
     report("merged folder (F32) in transformers, loss beside sakiori's", abs(evaluate(folder, rows) - ours), 1e-5)
+    report("merged folder (F32) in transformers, logits, both computed in float64", difference(exact, logits_of(folder.double(), rows)), 1e-4)
     del folder
     half = AutoModelForCausalLM.from_pretrained(f"{work}/bf16", dtype=torch.float32, attn_implementation="sdpa")
     report("merged folder (BF16 weights) in transformers, logits", difference(wanted, logits_of(half, rows)))
@@ -173,11 +179,12 @@ def main():
     parser.add_argument("--model", default=os.path.join(GOLDEN, "tiny.gguf"))
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--steps", default="30")
+    parser.add_argument("--lr", default="3e-4")
     o = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         adapter = f"{work}/adapter"
         sakiori(o.sakiori, "train", "--model", o.model, "--data", TRAIN, "--out", adapter, "--base-dtype", "f32", "--steps", o.steps, "--rank", "8",
-                "--alpha", "12", "--lr", "1e-3", "--json")
+                "--alpha", "12", "--lr", o.lr, "--json")
         for out, *options in [("peft", "peft"), ("lora.gguf", "gguf"), ("f32", "merged", "--type", "f32"), ("bf16", "merged"),
                               ("f32.gguf", "merged", "--type", "f32")]:
             said = sakiori(o.sakiori, "export", "--adapter", adapter, "--model", o.model, "--format", *options, "--out", f"{work}/{out}", "--json")

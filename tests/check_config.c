@@ -29,6 +29,7 @@ static const char everything[] =
 	"optimizer: { lr = 1e-3; schedule = \"cosine\"; warmup_steps = 7; weight_decay = 0.01; clip = 0; };\n"
 	"run: { name = \"r.1\"; rounds = 3; local_steps = 2; seed = 5000000000L; gamma = 0.5; deadline = \"1.5min\";\n"
 	"  min_deadline = \"250ms\"; eval_every = 0; start = \"paused\"; };\n"
+	"publish: { directory = \"pub\"; base_model = \"someone/base\"; keep = 2; };\n"
 	"peers = (\n"
 	"  { name = \"south\"; id = \"sakiori1-abc\"; url = \"tcp://south.example:7411\"; },\n"
 	"  { name = \"west\"; id = \"sakiori1-def\"; url = [\"ipc:///run/w.sock\", \"tcp://10.0.0.1:1\"]; dial = "
@@ -103,7 +104,7 @@ START_TEST(every_key_can_be_given_and_is_stored)
 	ck_assert(c.peers[0].dial);
 	ck_assert(!c.peers[1].dial);
 	ck_assert_uint_eq(c.peers[1].url.count, 2);
-	ck_assert_uint_eq(c.peers[1].line, 13);
+	ck_assert_uint_eq(c.peers[1].line, 14);
 	config_fini(&c);
 }
 END_TEST
@@ -478,7 +479,7 @@ START_TEST(a_peer_with_our_own_id_is_refused)
 	ck_assert_int_eq(config_check_own_id(&c, "sakiori1-xyz", &f), 0);
 	ck_assert_int_eq(config_check_own_id(&c, "sakiori1-def", &f), SAKIORI_ECONFIG);
 	ck_assert_str_eq(f.text,
-		"/etc/sakiori/sakiorid.conf:13: peer west has the id of this site itself; expected another site's");
+		"/etc/sakiori/sakiorid.conf:14: peer west has the id of this site itself; expected another site's");
 	config_fini(&c);
 }
 END_TEST

@@ -5,6 +5,7 @@ tests_e2e_unsealed_SOURCES = tests/e2e/unsealed.c
 tests_e2e_unsealed_LDADD = $(NET_LIBS)
 E2E_TESTS += \
 	tests/e2e/one_site.sh \
+	tests/e2e/published.sh \
 	tests/e2e/notify.py \
 	tests/e2e/reload.py \
 	tests/e2e/three_sites.py \
@@ -18,6 +19,7 @@ E2E_TESTS += \
 endif
 EXTRA_DIST += \
 	tests/e2e/one_site.sh \
+	tests/e2e/published.sh \
 	tests/e2e/notify.py \
 	tests/e2e/reload.py \
 	tests/e2e/one-site.conf \

@@ -199,15 +199,20 @@ int folder_writer_commit(struct folder_writer *w, struct fault *f)
 	return rc;
 }
 
-void folder_writer_abort(struct folder_writer *w)
+void file_remove_folder(const char *path)
 {
-	DIR *d = w->temporary != NULL ? opendir(w->temporary) : NULL;
+	DIR *d = opendir(path);
 	for (const struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
 		unlinkat(dirfd(d), e->d_name, 0);
 	if (d != NULL)
 		closedir(d);
+	rmdir(path);
+}
+
+void folder_writer_abort(struct folder_writer *w)
+{
 	if (w->temporary != NULL)
-		rmdir(w->temporary);
+		file_remove_folder(w->temporary);
 	free(w->temporary);
 	free(w->path);
 	*w = (struct folder_writer){0};

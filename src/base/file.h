@@ -44,6 +44,9 @@ void folder_writer_abort(struct folder_writer *w);
  * SAKIORI_EINVAL, but for an empty folder where `folder` is set. */
 int file_prepare_place(const char *path, bool folder, struct fault *f);
 
+/* Removes a folder and the files in it, as far as that goes; folders in it stay, and so does it then. */
+void file_remove_folder(const char *path);
+
 /* fsync of the directory that holds `path`. */
 int file_sync_directory(const char *path, struct fault *f);
 /* mkdir -p, durable; existing directories are fine. */

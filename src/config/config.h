@@ -91,6 +91,11 @@ struct config {
 		int64_t eval_every;    /* rounds; 0: never */
 		const char *start;     /* auto | paused */
 	} run;
+	struct {
+		char *directory;  /* "": adapters in the state directory */
+		char *base_model; /* "": the model file's name */
+		int64_t keep;     /* folders */
+	} publish;
 	struct config_peer *peers;
 	size_t peer_count;
 	unsigned key_line[CONFIG_MAX_KEYS]; /* for messages: where the file gives each key of the table; 0: it does not

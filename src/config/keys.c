@@ -125,6 +125,21 @@ const struct config_key config_keys[] = {
 	{"run.start", KEY_WORD, AT(run.start), "auto", .words = WORDS("auto", "paused"), .unit = "", RESTART,
 		"Whether training begins when the daemon does, or waits for `sakiori resume`."},
 
+	{"publish.directory", KEY_PATH, AT(publish.directory), "", 0, MAX_TEXT, .unit = "", .example = "/srv/adapters",
+		RESTART,
+		"Where the adapter of each round that has the lowest loss on data.eval so far is put, as a PEFT "
+		"folder\n"
+		"RUN-round-N of its own, with RUN-best pointing to the newest: for vLLM its "
+		"VLLM_LORA_RESOLVER_CACHE_DIR.\n"
+		"Empty: adapters in the state directory."},
+	{"publish.base_model", KEY_STRING, AT(publish.base_model), "", 0, 255, .unit = "", .example = "someone/model",
+		RESTART,
+		"The name under which the base model is served; published adapters call it so, and vLLM asks for "
+		"that.\n"
+		"Empty: the name of the model's file."},
+	{"publish.keep", KEY_INT, AT(publish.keep), "3", 1, 1000, .unit = "folders", RESTART,
+		"How many of these folders are kept, the newest ones."},
+
 	{"peers.name", KEY_STRING, PEER(name), NULL, 1, 64, .unit = "", .example = "south", RELOAD,
 		"What this neighbour is called here: letters, digits and . _ -; unique."},
 	{"peers.id", KEY_STRING, PEER(id), NULL, 1, 1024, .unit = "", .example = "what `sakiori id` prints there",

@@ -109,7 +109,8 @@ static void get_status(void *self, struct admin_status *out)
 	if (d->site != NULL && !d->stopping)
 		fill_site(d, out);
 	if (d->trouble[0] == '\0')
-		snprintf(d->trouble, sizeof d->trouble, "%s", d->publication.trouble);
+		snprintf(d->trouble, sizeof d->trouble, "%s",
+			d->publication.trouble[0] != '\0' ? d->publication.trouble : d->best.trouble);
 	if (d->trouble[0] == '\0' && d->worker_opened &&
 		engine_micro_tokens(d->engine) < (size_t)d->config.data.micro_tokens)
 		snprintf(d->trouble, sizeof d->trouble,

@@ -407,6 +407,7 @@ static void daemon_fini(struct daemon *d)
 	admin_free(d->admin);
 	store_close(d->store);
 	publication_fini(&d->publication);
+	best_fini(&d->best);
 	lora_layout_fini(&d->layout);
 	log_ring_free(d->log);
 	metrics_free(d->metrics);

@@ -21,6 +21,7 @@ struct engine {
 	atomic_bool cancelled;   /* for a job that has not reached the trainer yet */
 	atomic_bool device_lost; /* no job can succeed in this process any more */
 	float *vector;           /* (layout size,) whole adapter, the trainer thread's */
+	float *evaluated; /* likewise, the one last evaluated; the trainer thread's while a job runs; NULL: none, or taken */
 	struct worker_progress *progress;
 };
 
@@ -154,6 +155,10 @@ static void engine_evaluate(void *self, const float *x, struct site_evaluated *o
 	out->loss = stats.loss;
 	out->accuracy = stats.accuracy;
 	out->tokens = stats.tokens;
+	size_t bytes = trainer_layout(t)->size * sizeof *e->evaluated;
+	if (e->evaluated == NULL)
+		e->evaluated = must_alloc(bytes);
+	memcpy(e->evaluated, e->vector, bytes);
 }
 
 static void engine_cancel(void *self)
@@ -243,6 +248,7 @@ void engine_free(struct engine *e)
 	free(e->eval);
 	free(e->device);
 	free(e->cache);
+	free(e->evaluated);
 	free(e);
 }
 
@@ -254,6 +260,13 @@ struct worker_engine engine_functions(struct engine *e)
 		.evaluate = engine_evaluate,
 		.cancel = engine_cancel,
 		.close = engine_close};
+}
+
+float *engine_take_evaluated(struct engine *e)
+{
+	float *vector = e->evaluated;
+	e->evaluated = NULL;
+	return vector;
 }
 
 const struct lora_layout *engine_layout(const struct engine *e)

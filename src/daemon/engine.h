@@ -14,6 +14,9 @@ void engine_free(struct engine *e);
 /* For worker_start; `e` must outlive the worker. */
 struct worker_engine engine_functions(struct engine *e);
 
+/* The whole adapter (layout size,) that was evaluated last, for the caller to free; NULL when there is none. Loop thread, while no job runs. */
+float *engine_take_evaluated(struct engine *e);
+
 const struct lora_layout *engine_layout(const struct engine *e);
 void engine_fingerprint(const struct engine *e, uint8_t out[static HASH_SIZE]);
 uint64_t engine_rows(const struct engine *e);

@@ -14,7 +14,7 @@ libdaemon_a_SOURCES = \
 	%D%/store_image.h %D%/store_image.c \
 	%D%/parts.h \
 	%D%/answers.c \
-	%D%/publish.c \
+	%D%/publish.c %D%/publish_best.c \
 	%D%/reload.c \
 	%D%/site_effects.c \
 	%D%/daemon.h %D%/daemon.c \

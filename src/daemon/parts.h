@@ -43,6 +43,23 @@ struct publication {
 	char trouble[450]; /* why the last one failed; "" */
 };
 
+/* The adapters of the rounds that were the best so far, each a folder of its own; the one waiting is given up for a better one alone. */
+struct best {
+	/* The lane's while `running`. */
+	float *vector; /* (layout size,) what is being published; NULL: nothing */
+	uint64_t round;
+	double loss; /* on the evaluation rows */
+	int rc;
+	struct fault fault;
+	/* The loop's. */
+	float *next; /* likewise what waits for its turn */
+	uint64_t next_round;
+	double next_loss;
+	double lowest; /* loss of the best round known, published or not; infinity before the first */
+	bool running;
+	char trouble[450]; /* why the last one failed; "" */
+};
+
 struct daemon {
 	struct config config;
 	uv_loop_t loop;
@@ -76,6 +93,7 @@ struct daemon {
 	unsigned *next_url; /* per configured peer: which of its URLs is dialled next */
 	size_t next_url_count;
 	struct publication publication;
+	struct best best;
 	struct site_record *records; /* the last ones, oldest first, at most ADMIN_ROUNDS_MAX */
 	size_t record_count;
 	uint64_t round_began_ms;
@@ -117,6 +135,15 @@ int daemon_neighbours(const struct config *config, struct site_neighbour **out, 
 /* Writes the newest committed adapter to STATE/adapters/latest, soon. */
 void daemon_publish(struct daemon *d);
 void publication_fini(struct publication *p);
+/* What adapters that are published call their base model. */
+const char *daemon_base_model(const struct daemon *d);
+
+/* publish_best.c */
+/* On the lane: the lowest loss that was published before. */
+int best_load(struct daemon *d, struct fault *f);
+/* A round is done: publishes the adapter that was evaluated last, soon, if its loss is the lowest so far; or one that could not be published before. */
+void daemon_publish_best(struct daemon *d, const struct site_record *record);
+void best_fini(struct best *b);
 
 /* answers.c: what the admin socket and the web server say. */
 struct admin_backend daemon_admin_backend(struct daemon *d);

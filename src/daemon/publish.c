@@ -21,6 +21,11 @@ static int read_model(struct daemon *d, struct publication *p, struct fault *f)
 	return rc == 0 ? store_read_object(d->store, hash, &model, 1, f) : rc;
 }
 
+const char *daemon_base_model(const struct daemon *d)
+{
+	return d->config.publish.base_model[0] != '\0' ? d->config.publish.base_model : d->model_name;
+}
+
 /* On the lane. */
 static void publish(void *data)
 {
@@ -37,7 +42,7 @@ static void publish(void *data)
 		{"sakiori.base_fingerprint", d->fingerprint}, {"sakiori.round", round}};
 	p->rc = file_make_directories(p->parent, 0700, &p->fault);
 	if (p->rc == 0)
-		p->rc = lora_peft_write(p->folder, &d->layout, p->vector, d->model_name, notes, 2, &p->fault);
+		p->rc = lora_peft_write(p->folder, &d->layout, p->vector, daemon_base_model(d), notes, 2, &p->fault);
 }
 
 static void on_published(void *data)

@@ -251,6 +251,7 @@ static void on_round(void *self, const struct site_record *r)
 	if (d->round_began_ms != 0) /* the first round of a daemon may have been trained by the one before */
 		metrics_observe(m, METRIC_ROUND_DURATION, (double)(io_now_ms(d) - d->round_began_ms) / 1e3);
 	daemon_publish(d);
+	daemon_publish_best(d, r);
 	admin_socket_poke(d->admin_socket);
 }
 
@@ -370,7 +371,7 @@ static void prepare(void *data)
 	lora_hash(&d->layout, d->initial, p->initial_hash);
 	int n = store_last_records(d->store, p->records, ADMIN_ROUNDS_MAX, &p->fault);
 	p->record_count = n > 0 ? (size_t)n : 0;
-	p->rc = n < 0 ? n : 0;
+	p->rc = n < 0 ? n : best_load(d, &p->fault);
 }
 
 static void fill_hello(struct daemon *d, struct wire_hello *hello)
