@@ -6,8 +6,9 @@
 
 Without --model the tiny model of the tests. An adapter is trained for some steps and exported in every form; arithmetic is in float32 unless said:
   transformers + peft    the trained and the exported folder: logits of each other (1e-4), the loss of sakiori (1e-5)
-  transformers           the merged folder without peft: logits of base and adapter, both computed in float64 (1e-4), and the loss; in float32,
-                         which moves the logits of a large model by more than that, and with bfloat16 weights the difference is told alone
+  transformers           the merged folder without peft: weights beside peft's own merge, the loss (1e-5), and the logits of base and adapter, both
+                         computed in float64 (1e-4). In float32 those are told without a bound, with what float32 and peft's own merge do to
+                         them: on SmolLM2-135M each is above 1e-4
   tokenizers             the merged folder's tokenizer: --count strings as the original, for the model and for every family
   llama.cpp              the base in F32 with the GGUF adapter, and the merged GGUF: the 50 tokens that sakiori writes greedily
 Exits 1 when one of them is not.
@@ -29,6 +30,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file as load_torch  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging  # noqa: E402
 
 import make_tiny_model  # noqa: E402
@@ -65,6 +67,14 @@ def difference(a, b):
     return max((x - y).abs().max().item() for x, y in zip(a, b))
 
 
+def check_merged(work, theirs):
+    """The weights themselves: F32 beside peft's own merge, BF16 beside torch's rounding of them."""
+    whole, half = load_torch(f"{work}/f32/model.safetensors"), load_torch(f"{work}/bf16/model.safetensors")
+    values = sum(v.numel() for v in whole.values())
+    report("merged weights (F32) beside peft's own merge", max((theirs[k] - v).abs().max().item() for k, v in whole.items()), 1e-6)
+    count("merged weights (BF16) as torch rounds the F32 ones", sum(int((v.bfloat16() == half[k]).sum()) for k, v in whole.items()), values)
+
+
 def check_weights(o, work, adapter):
     tokenizer = AutoTokenizer.from_pretrained(f"{work}/bf16")
     rows = read_rows(tokenizer, EVAL)
@@ -81,8 +91,11 @@ def check_weights(o, work, adapter):
     report("what float32 does to them", difference(exact, wanted))
     report("trained folder in peft, loss beside sakiori's", abs(loss - ours), 1e-5)
     report("merged GGUF (F32) in sakiori, loss beside base and adapter", abs(merged - ours), 1e-5)
-    report("peft's own merge, logits", difference(wanted, logits_of(tuned.merge_and_unload(), rows)))
-    del tuned, base
+    theirs = tuned.merge_and_unload()
+    check_merged(work, theirs.state_dict())
+    report("peft's own merge (F32), logits", difference(wanted, logits_of(theirs, rows)))
+    report("peft's own merge rounded to BF16, loss beside sakiori's", abs(evaluate(theirs.bfloat16().float(), rows) - ours))
+    del tuned, base, theirs
     robust = PeftModel.from_pretrained(load_base(o.model), f"{work}/peft")
     report("exported folder in peft, logits", difference(wanted, logits_of(robust, rows)), 1e-4)
     del robust
