@@ -184,6 +184,8 @@ static const struct device_ops cuda_ops = {
 	OPERATION(lora_forward),
 	OPERATION(lora_backward),
 	OPERATION(lora_gradient_a),
+	OPERATION(dropout_forward),
+	OPERATION(dropout_backward),
 	OPERATION(next_reader),
 	OPERATION(embedding),
 	OPERATION(norm_forward),

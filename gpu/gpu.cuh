@@ -31,6 +31,7 @@ enum cuda_scratch_slot {
 	SCRATCH_TOKENS_X, /* gathered tokens */
 	SCRATCH_TOKENS_DX,
 	SCRATCH_TOKENS_Y,
+	SCRATCH_TOKENS_ADAPTER,
 	SCRATCH_LORA_A, /* adapter factors in the activation type */
 	SCRATCH_LORA_B,
 	SCRATCH_LORA_S,
@@ -307,6 +308,8 @@ CUDA_OPERATION(head_logits);
 CUDA_OPERATION(lora_forward);
 CUDA_OPERATION(lora_backward);
 CUDA_OPERATION(lora_gradient_a);
+CUDA_OPERATION(dropout_forward);
+CUDA_OPERATION(dropout_backward);
 /* norm.cu */
 CUDA_OPERATION(norm_forward);
 CUDA_OPERATION(norm_backward);

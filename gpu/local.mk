@@ -4,7 +4,7 @@ gpu_cu = \
 	%D%/device.cu %D%/memory.cu %D%/record.cu \
 	%D%/weight.cu %D%/weight_packed.cu \
 	%D%/gemm.cu %D%/gemm_kept.cu %D%/linear.cu %D%/lora.cu %D%/lora_tokens.cu %D%/lora_skinny.cu %D%/lora_tall.cu \
-	%D%/norm.cu %D%/rope.cu %D%/activation.cu %D%/loss.cu %D%/vector.cu %D%/quantize.cu \
+	%D%/norm.cu %D%/rope.cu %D%/activation.cu %D%/dropout.cu %D%/loss.cu %D%/vector.cu %D%/quantize.cu \
 	# end
 # Host code that drives cuDNN, only where its frontend was found.
 gpu_cudnn_cu = \

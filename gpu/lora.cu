@@ -58,7 +58,7 @@ static struct lora_call call_begin(struct cuda_device *c, const struct tokens *t
 	call.rows = l->weight->rows;
 	call.cols = l->weight->cols;
 	size_t stride = l->x_stride ? l->x_stride : call.cols, rows = 0;
-	call.x_row = t->index ? call.cols : stride;
+	call.x_row = call.down_row = t->index ? call.cols : stride;
 	for (size_t i = 0; i < l->parts && i < LORA_PARTS_MAX; i++) {
 		call.ranks += l->part[i].rank;
 		rows += l->part[i].rows;
@@ -74,15 +74,25 @@ static struct lora_call call_begin(struct cuda_device *c, const struct tokens *t
 	return call;
 }
 
-static void *gather_x(const struct lora_call *call, const struct tokens *t, const void *x)
+static void gather_x(struct lora_call *call, const struct tokens *t, const void *x)
 {
 	size_t stride = call->l->x_stride ? call->l->x_stride : call->cols;
-	return lora_gather(call->c, t, SCRATCH_TOKENS_X, x, call->cols, stride, true);
+	call->x = call->down_x = lora_gather(call->c, t, SCRATCH_TOKENS_X, x, call->cols, stride, true);
+}
+
+/* What the adapter reads in the place of x. */
+static void gather_adapter_x(struct lora_call *call, const struct tokens *t)
+{
+	call->down_x =
+		lora_gather(call->c, t, SCRATCH_TOKENS_ADAPTER, call->l->adapter_x, call->cols, call->cols, true);
+	call->down_row = call->cols;
+	if (call->l->forward != LORA_F1)
+		cuda_fail(call->c, SAKIORI_EINVAL, "an adapter that reads another input cannot be merged");
 }
 
 /* ---- forward ---- */
 
-/* s = x A^T */
+/* s = down_x A^T */
 static void down(const struct lora_call *call)
 {
 	struct cuda_device *c = call->c;
@@ -94,11 +104,11 @@ static void down(const struct lora_call *call)
 	}
 	const void *a = factor(c, call->l, false);
 	struct gemm g = product(c, call->n, call->ranks, call->cols);
-	g.a_row = call->x_row;
+	g.a_row = call->down_row;
 	g.b_transposed = true;
 	g.b_row = call->cols;
 	if (a)
-		cuda_gemm(c, &g, call->x, a, call->s);
+		cuda_gemm(c, &g, call->down_x, a, call->s);
 }
 
 /* y = scale * s B^T */
@@ -120,7 +130,7 @@ static void up(const struct lora_call *call, void *y)
 		g.a_row = call->ranks;
 		g.b_row = p->rank;
 		g.out_row = call->rows;
-		g.alpha = l->scale;
+		g.alpha = lora_part_scale(l, i);
 		cuda_gemm(c, &g, act_at(&c->base, call->s, at), b, act_at(&c->base, y, row));
 		b += p->rows * p->rank * c->base.act_size;
 		row += p->rows;
@@ -174,7 +184,9 @@ void cuda_lora_forward(struct device *d, const struct tokens *t, const void *x, 
 	struct lora_call call = call_begin(c, t, l);
 	if (!call.n || d->fault.code)
 		return;
-	call.x = gather_x(&call, t, x);
+	gather_x(&call, t, x);
+	if (l->adapter_x)
+		gather_adapter_x(&call, t);
 	void *y = lora_gather(c, t, SCRATCH_TOKENS_Y, l->y, call.rows, call.rows, false);
 	bool f1 = call.ranks && l->forward == LORA_F1;
 	call.s = t->index ? NULL : l->s;
@@ -236,7 +248,8 @@ static void gradient_b(const struct lora_call *call, struct span s, size_t part,
 		at += l->part[i].rank;
 	}
 	over_tokens(call->c, s.count, act_at(d, call->dy, s.first * call->rows + row), call->rows, l->part[part].rows,
-		act_at(d, call->s, s.first * call->ranks + at), call->ranks, l->part[part].rank, l->scale, beta, out);
+		act_at(d, call->s, s.first * call->ranks + at), call->ranks, l->part[part].rank,
+		lora_part_scale(l, part), beta, out);
 }
 
 /* Of `parts` parts whose gradients lie one behind the other. */
@@ -298,7 +311,7 @@ static void down_back(const struct lora_call *call, bool gradients)
 		struct gemm g = product(c, call->n, p->rank, p->rows);
 		g.a_row = call->rows;
 		g.out_row = call->ranks;
-		g.alpha = l->scale;
+		g.alpha = lora_part_scale(l, i);
 		if (p->rank)
 			cuda_gemm(c, &g, act_at(&c->base, call->dy, row), b, act_at(&c->base, call->ds, at));
 		if (gradients && p->rank && p->grad_b)
@@ -309,6 +322,23 @@ static void down_back(const struct lora_call *call, bool gradients)
 	}
 }
 
+/* dx = (+=) ds A */
+static void adapter_input_gradient(const struct lora_call *call, void *dx, bool accumulate)
+{
+	struct cuda_device *c = call->c;
+	if (c->base.fault.code)
+		return;
+	if (lora_skinny_takes(call, dx)) {
+		lora_skinny_dx(call, dx, accumulate);
+		return;
+	}
+	const void *a = factor(c, call->l, false);
+	struct gemm g = product(c, call->n, call->cols, call->ranks);
+	g.beta = accumulate ? 1.0f : 0.0f;
+	if (a)
+		cuda_gemm(c, &g, call->ds, a, dx);
+}
+
 /* dx = (+=) dy W + ds A */
 static void input_gradient(const struct lora_call *call, void *dx, bool accumulate)
 {
@@ -316,7 +346,7 @@ static void input_gradient(const struct lora_call *call, void *dx, bool accumula
 	const struct lora_linear *l = call->l;
 	if (c->base.fault.code)
 		return;
-	if (!call->ranks) {
+	if (!call->ranks || l->adapter_dx) {
 		cuda_linear_backward(c, call->n, call->dy, l->weight, dx, accumulate);
 		return;
 	}
@@ -326,15 +356,7 @@ static void input_gradient(const struct lora_call *call, void *dx, bool accumula
 	}
 	if (!accumulate)
 		cuda_linear_backward_plan(c, call->n, call->dy, l->weight, dx);
-	if (lora_skinny_takes(call, dx)) {
-		lora_skinny_dx(call, dx, accumulate);
-	} else {
-		const void *a = factor(c, l, false);
-		struct gemm g = product(c, call->n, call->cols, call->ranks);
-		g.beta = accumulate ? 1.0f : 0.0f;
-		if (a)
-			cuda_gemm(c, &g, call->ds, a, dx);
-	}
+	adapter_input_gradient(call, dx, accumulate);
 	cuda_linear_backward(c, call->n, call->dy, l->weight, dx, true);
 }
 
@@ -355,13 +377,13 @@ static void gradients_b4(const struct lora_call *call)
 	for (size_t i = 0; i < l->parts; i++) {
 		const struct lora_part *p = &l->part[i];
 		if (p->rank && p->grad_a)
-			over_tokens(
-				c, p->rows, b, p->rank, p->rank, all, call->cols, call->cols, l->scale, 1, p->grad_a);
+			over_tokens(c, p->rows, b, p->rank, p->rank, all, call->cols, call->cols, lora_part_scale(l, i),
+				1, p->grad_a);
 		struct gemm up = product(c, p->rows, p->rank, call->cols);
 		up.b_transposed = true;
 		up.b_row = call->cols;
 		up.out_type = GEMM_F32;
-		up.alpha = l->scale;
+		up.alpha = lora_part_scale(l, i);
 		up.beta = 1;
 		if (p->rank && p->grad_b)
 			cuda_gemm(c, &up, all, a, p->grad_b);
@@ -540,6 +562,8 @@ static bool backward_may(const struct lora_call *call, const struct tokens *t, c
 	if (!x && (hook || row_squares))
 		cuda_fail(c, SAKIORI_EINVAL,
 			"a linear's backward without its input gives no weight's gradient and no rows' norms");
+	if (l->adapter_dx && call->ranks && l->backward != LORA_B1)
+		cuda_fail(c, SAKIORI_EINVAL, "the adapter's own share of dx is wanted of a merged weight");
 	return !c->base.fault.code;
 }
 
@@ -551,7 +575,7 @@ static void adapter_gradients(struct lora_call *call, const struct tokens *t, co
 	size_t bytes = call->n * call->ranks * c->base.act_size;
 	bool b4 = l->backward == LORA_B4 && !row_squares;
 	bool needs_s = !b4 && wanted(l, true);
-	bool needs_ds = l->ds || (!b4 && wanted(l, false)) || (dx && l->backward == LORA_B1);
+	bool needs_ds = l->ds || (!b4 && wanted(l, false)) || ((dx || l->adapter_dx) && l->backward == LORA_B1);
 	if (needs_s && l->s) {
 		call->s = lora_gather(c, t, SCRATCH_LORA_S, l->s, call->ranks, call->ranks, true);
 	} else if (needs_s) {
@@ -580,12 +604,17 @@ void cuda_lora_backward(struct device *d, const struct tokens *t, const void *x,
 	struct lora_call call = call_begin(c, t, l);
 	if (d->fault.code || !call.n || !backward_may(&call, t, x, row_squares))
 		return;
-	call.x = gather_x(&call, t, x);
+	gather_x(&call, t, x);
 	call.dy = lora_gather(c, t, SCRATCH_TOKENS_Y, l->dy, call.rows, call.rows, true);
 	void *compact = lora_gather(c, t, SCRATCH_TOKENS_DX, dx, call.cols, call.cols, accumulate);
 	weight_gradient(&call);
 	if (call.ranks)
 		adapter_gradients(&call, t, dx, row_squares);
+	if (call.ranks && l->adapter_dx) {
+		void *own = lora_gather(c, t, SCRATCH_TOKENS_ADAPTER, l->adapter_dx, call.cols, call.cols, false);
+		adapter_input_gradient(&call, own, false);
+		lora_scatter(c, t, own, l->adapter_dx, call.cols);
+	}
 	if (dx) {
 		input_gradient(&call, compact, accumulate);
 		lora_scatter(c, t, compact, dx, call.cols);
@@ -603,7 +632,7 @@ void cuda_lora_gradient_a(struct device *d, const struct tokens *t, const void *
 		cuda_fail(c, SAKIORI_EINVAL, "the gradient of A is wanted, but no backward left its ds");
 	if (d->fault.code || !call.n || !call.ranks)
 		return;
-	call.x = gather_x(&call, t, x);
+	gather_x(&call, t, x);
 	call.ds = lora_gather(c, t, SCRATCH_LORA_DS, l->ds, call.ranks, call.ranks, true);
 	all_gradients_a(&call);
 }

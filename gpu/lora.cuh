@@ -12,14 +12,16 @@ struct lora_call {
 	size_t rows, cols, ranks;
 	size_t x_row;       /* elements from token to token of x */
 	const void *x, *dy; /* (n, cols), (n, rows) */
-	void *s, *ds;       /* (n, ranks) */
-	bool joins;         /* forward: s goes behind each token of x too, where there is room */
+	const void *down_x; /* (n, cols), down_row apart: what the adapter reads */
+	size_t down_row;
+	void *s, *ds; /* (n, ranks) */
+	bool joins;   /* forward: s goes behind each token of x too, where there is room */
 };
 
 /* Whether the kernels below take this call, with `out` (or NULL) as its y or dx: bf16, small ranks in multiples of 8, sizes and places that
  * 16-byte accesses reach. A call that is not taken goes to cuBLASLt, with the same results up to the order of sums. */
 bool lora_skinny_takes(const struct lora_call *call, const void *out);
-/* s = x A^T of all parts, one read of x; s NULL with joins: only behind the tokens. */
+/* s = down_x A^T of all parts, one read of it; s NULL with joins: only behind the tokens of x. */
 void lora_skinny_down(const struct lora_call *call);
 /* The weight's room, column by column of s = scale * B_part in the part's rows, 0 in the others'. */
 void lora_skinny_room(const struct lora_call *call);
@@ -42,14 +44,14 @@ void lora_scatter(struct cuda_device *c, const struct tokens *t, void *compact, 
 
 /* ---- of lora_skinny.cu, for lora_tall.cu ---- */
 
-/* (n, ranks) = scale * the sum of each part's partial sums. */
+/* (n, ranks) = the part's scale * the sum of its partial sums. */
 struct token_sums {
 	size_t n;
 	unsigned ranks, parts;
 	unsigned rank[LORA_PARTS_MAX], at[LORA_PARTS_MAX]; /* at: of the part's ranks in out */
 	unsigned blocks[LORA_PARTS_MAX];
 	const float *partial[LORA_PARTS_MAX]; /* (blocks, n, rank) */
-	float scale;
+	float scale[LORA_PARTS_MAX];
 	__nv_bfloat16 *out;    /* NULL: not wanted */
 	__nv_bfloat16 *behind; /* the same again, tokens behind_row apart; NULL: not wanted */
 	size_t behind_row;

@@ -14,9 +14,9 @@ typedef __nv_bfloat16 bf16;
 bool lora_skinny_takes(const struct lora_call *call, const void *out)
 {
 	const struct lora_linear *l = call->l;
-	uintptr_t places =
-		(uintptr_t)call->x | (uintptr_t)call->dy | (uintptr_t)call->s | (uintptr_t)call->ds | (uintptr_t)out;
-	size_t sizes = call->cols | call->x_row;
+	uintptr_t places = (uintptr_t)call->x | (uintptr_t)call->down_x | (uintptr_t)call->dy | (uintptr_t)call->s |
+			   (uintptr_t)call->ds | (uintptr_t)out;
+	size_t sizes = call->cols | call->x_row | call->down_row;
 	for (size_t i = 0; i < l->parts; i++) {
 		sizes |= l->part[i].rows | l->part[i].rank;
 		if (l->part[i].rank > RANK_MAX || (uintptr_t)l->part[i].a % 16 || (uintptr_t)l->part[i].b % 8)
@@ -95,12 +95,12 @@ static bf16 *factors(const struct lora_call *call, bool transposed)
 #define DOWN_STAGES 4
 
 struct down_args {
-	size_t n, cols, x_row;
+	size_t n, cols, x_row, behind_row;
 	unsigned ranks;
 	size_t cols_each; /* columns of one split, a multiple of 64 */
 	const bf16 *x, *a;
 	bf16 *s;        /* without splits; NULL: not wanted */
-	bf16 *behind;   /* the same again, x_row apart; NULL: not wanted */
+	bf16 *behind;   /* the same again, behind_row apart; NULL: not wanted */
 	float *partial; /* (splits, n, ranks) */
 };
 
@@ -166,7 +166,7 @@ template <int NT> __global__ void __launch_bounds__(256) lora_down(const __grid_
 			if (gridDim.y == 1 && d.s)
 				*(__nv_bfloat162 *)(d.s + row * d.ranks + rank) = __float22bfloat162_rn(v);
 			if (gridDim.y == 1 && d.behind)
-				*(__nv_bfloat162 *)(d.behind + row * d.x_row + rank) = __float22bfloat162_rn(v);
+				*(__nv_bfloat162 *)(d.behind + row * d.behind_row + rank) = __float22bfloat162_rn(v);
 			if (gridDim.y > 1)
 				*(float2 *)(d.partial + (blockIdx.y * d.n + row) * d.ranks + rank) = v;
 		}
@@ -189,7 +189,7 @@ __global__ void sum_token_partials(const __grid_constant__ struct token_sums t)
 			sum.y += v.y;
 		}
 		const size_t token = i / halves, at = t.at[part] + i % halves * 2;
-		const __nv_bfloat162 rounded = __floats2bfloat162_rn(sum.x * t.scale, sum.y * t.scale);
+		const __nv_bfloat162 rounded = __floats2bfloat162_rn(sum.x * t.scale[part], sum.y * t.scale[part]);
 		if (t.out)
 			*(__nv_bfloat162 *)(t.out + token * t.ranks + at) = rounded;
 		if (t.behind)
@@ -231,8 +231,9 @@ template <int NT> static void down_launch(struct cuda_device *c, const struct do
 void lora_skinny_down(const struct lora_call *call)
 {
 	struct cuda_device *c = call->c;
-	struct down_args d = {.n = call->n, .cols = call->cols, .x_row = call->x_row, .ranks = (unsigned)call->ranks};
-	d.x = (const bf16 *)call->x;
+	struct down_args d = {.n = call->n, .cols = call->cols, .x_row = call->down_row, .behind_row = call->x_row};
+	d.ranks = (unsigned)call->ranks;
+	d.x = (const bf16 *)call->down_x;
 	d.s = (bf16 *)call->s;
 	/* What lies between the tokens is the operation's own (compute.h). */
 	d.behind = call->joins ? (bf16 *)call->x + call->cols : NULL;
@@ -261,9 +262,9 @@ void lora_skinny_down(const struct lora_call *call)
 		down_launch<12>(c, &d, grid);
 	if (splits == 1 || c->base.fault.code)
 		return;
-	struct token_sums t = {.n = call->n, .ranks = d.ranks, .parts = 1, .scale = 1, .out = d.s};
+	struct token_sums t = {.n = call->n, .ranks = d.ranks, .parts = 1, .scale = {1}, .out = d.s};
 	t.behind = d.behind;
-	t.behind_row = d.x_row;
+	t.behind_row = d.behind_row;
 	t.rank[0] = d.ranks;
 	t.blocks[0] = (unsigned)splits;
 	t.partial[0] = d.partial;
@@ -277,7 +278,7 @@ struct room_args {
 	unsigned rank[LORA_PARTS_MAX], at[LORA_PARTS_MAX]; /* at: of the part's ranks */
 	size_t first[LORA_PARTS_MAX + 1];                  /* of the parts' rows */
 	unsigned ranks;
-	float scale;
+	float scale[LORA_PARTS_MAX];
 	bf16 *out; /* (rows, ranks), row apart */
 	size_t row;
 };
@@ -299,8 +300,8 @@ __global__ void fill_room(const __grid_constant__ struct room_args r)
 #pragma unroll
 		for (unsigned k = 0; k < 8; k += 2) {
 			float2 both = *(const float2 *)(from + k);
-			v[k] = r.scale * both.x;
-			v[k + 1] = r.scale * both.y;
+			v[k] = r.scale[part] * both.x;
+			v[k + 1] = r.scale[part] * both.y;
 		}
 	}
 	store_8(r.out + row * r.row + rank, v);
@@ -310,7 +311,7 @@ void lora_skinny_room(const struct lora_call *call)
 {
 	struct cuda_device *c = call->c;
 	const struct lora_linear *l = call->l;
-	struct room_args r = {.ranks = (unsigned)call->ranks, .scale = l->scale, .row = l->weight->row};
+	struct room_args r = {.ranks = (unsigned)call->ranks, .row = l->weight->row};
 	unsigned at = 0;
 	if (c->base.fault.code)
 		return;
@@ -318,6 +319,7 @@ void lora_skinny_room(const struct lora_call *call)
 		const struct lora_part *p = i < l->parts ? &l->part[i] : NULL;
 		r.b[i] = p ? p->b : NULL;
 		r.rank[i] = p ? (unsigned)p->rank : 0;
+		r.scale[i] = p ? lora_part_scale(l, i) : 0;
 		r.at[i] = at;
 		r.first[i + 1] = r.first[i] + (p ? p->rows : 0);
 		at += r.rank[i];
@@ -332,7 +334,7 @@ void lora_skinny_room(const struct lora_call *call)
 
 #define WIDE_COLS 512 /* outputs of a block */
 
-/* out (n, width) = scale * z (n, rank) f (width, rank)^T, for each part its own columns. */
+/* out (n, width) = scale * z (n, rank) f (width, rank)^T, for each part its own columns and scale. */
 struct wide_args {
 	size_t n, out_row;
 	unsigned parts, z_row;
@@ -341,7 +343,7 @@ struct wide_args {
 	size_t width[LORA_PARTS_MAX], out_at[LORA_PARTS_MAX];
 	const void *f[LORA_PARTS_MAX];
 	const bf16 *z;
-	float scale;
+	float scale[LORA_PARTS_MAX];
 	bf16 *out;
 };
 
@@ -368,6 +370,7 @@ __global__ void __launch_bounds__(128) lora_wide(const __grid_constant__ struct 
 	const unsigned rank = w.rank[part];
 	const size_t width = w.width[part], token = (size_t)blockIdx.x * (16 * MT) + lane / 4;
 	const F *f = (const F *)w.f[part];
+	const float scale = w.scale[part];
 	uint32_t left[MT][KS][4];
 #pragma unroll
 	for (unsigned m = 0; m < MT; m++)
@@ -416,7 +419,7 @@ __global__ void __launch_bounds__(128) lora_wide(const __grid_constant__ struct 
 					load_floats<8>(before, at);
 #pragma unroll
 				for (unsigned i = 0; i < 8; i++)
-					value[i] = w.scale * sum[i / 2][half * 2 + i % 2] + before[i];
+					value[i] = scale * sum[i / 2][half * 2 + i % 2] + before[i];
 				store_8(at, value);
 			}
 		}
@@ -459,12 +462,12 @@ void lora_skinny_up(const struct lora_call *call, void *y)
 		w.width[i] = p->rows;
 		w.out_at[i] = row;
 		w.f[i] = p->b;
+		w.scale[i] = lora_part_scale(l, i);
 		most = p->rank > most ? (unsigned)p->rank : most;
 		at += p->rank;
 		row += p->rows;
 	}
 	w.z = (const bf16 *)call->s;
-	w.scale = l->scale;
 	w.out = (bf16 *)y;
 	if (most <= 16)
 		wide_launch<1, 8, false, float>(call->c, &w);
@@ -480,7 +483,7 @@ void lora_skinny_dx(const struct lora_call *call, void *dx, bool add)
 	w.width[0] = call->cols;
 	w.f[0] = factors(call, true);
 	w.z = (const bf16 *)call->ds;
-	w.scale = 1;
+	w.scale[0] = 1;
 	w.out = (bf16 *)dx;
 	if (w.f[0] && add)
 		wide_dx<true>(call->c, &w);

@@ -234,13 +234,13 @@ __global__ void __launch_bounds__(WARPS_MAX * 32) lora_tall(const __grid_constan
 	tall_store<NT, DS>(t, p, sum);
 }
 
-/* gradient += scale * the sum of the splits' partial sums. */
+/* gradient += the part's scale * the sum of the splits' partial sums. */
 struct gradient_sums {
 	float *out[LORA_PARTS_MAX]; /* NULL: not wanted */
 	const float *partial[LORA_PARTS_MAX];
 	size_t count[LORA_PARTS_MAX], step[LORA_PARTS_MAX]; /* step: from split to split */
 	unsigned splits;
-	float scale;
+	float scale[LORA_PARTS_MAX];
 };
 
 /* Grid: (blocks, parts). */
@@ -255,7 +255,7 @@ __global__ void sum_gradient_partials(const __grid_constant__ struct gradient_su
 #pragma unroll 8
 		for (unsigned s = 0; s < g.splits; s++)
 			sum += g.partial[part][s * g.step[part] + i];
-		g.out[part][i] += g.scale * sum;
+		g.out[part][i] += g.scale[part] * sum;
 	}
 }
 
@@ -322,12 +322,13 @@ void lora_skinny_ds(const struct lora_call *call)
 	const struct lora_linear *l = call->l;
 	struct tall_args t = {
 		.n = call->n, .wide_row = call->rows, .z_row = (unsigned)call->ranks, .parts = (unsigned)l->parts};
-	struct token_sums sums = {.n = call->n, .ranks = (unsigned)call->ranks, .parts = t.parts, .scale = l->scale};
-	struct gradient_sums gradients = {.scale = l->scale};
+	struct token_sums sums = {.n = call->n, .ranks = (unsigned)call->ranks, .parts = t.parts};
+	struct gradient_sums gradients = {};
 	unsigned rank = 0, warps = WARPS_MAX;
 	for (size_t i = 0, row = 0, at = 0; i < l->parts; i++) {
 		const struct lora_part *p = &l->part[i];
 		t.rank[i] = sums.rank[i] = (unsigned)p->rank;
+		sums.scale[i] = gradients.scale[i] = lora_part_scale(l, i);
 		t.z_at[i] = sums.at[i] = (unsigned)at;
 		t.width[i] = p->rows;
 		t.at[i] = row;
@@ -402,7 +403,7 @@ void lora_skinny_gradient_a(const struct lora_call *call)
 	/* As many parts a pass as its sums have registers for. */
 	for (size_t i = 0, next; i < l->parts && !call->c->base.fault.code; i = next) {
 		unsigned ranks = 0;
-		struct gradient_sums g = {.scale = 1};
+		struct gradient_sums g = {.scale = {1, 1, 1, 1}};
 		for (next = i; next < l->parts && ranks + l->part[next].rank <= CHUNK_MAX; next++) {
 			g.out[next - i] = l->part[next].rank ? l->part[next].grad_a : NULL;
 			g.count[next - i] = l->part[next].rank * call->cols;

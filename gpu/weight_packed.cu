@@ -253,7 +253,7 @@ const void *cuda_weight_with_adapter(struct cuda_device *c, const struct lora_li
 				.a_type = type,
 				.b_type = type,
 				.out_type = type,
-				.alpha = l->scale,
+				.alpha = lora_part_scale(l, i),
 				.beta = 1,
 				.add = base};
 			cuda_gemm(c, &g, b, a, rows);

@@ -12,7 +12,9 @@ static const struct lora_widths widths = {.layers = 2, .hidden = 48, .query = 64
 START_TEST(every_float_of_the_vector_belongs_to_exactly_one_factor)
 {
 	struct lora_layout layout;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, LORA_ALL, NULL), 0);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
 	ck_assert_uint_eq(layout.count, 14);
 	char *owners = calloc(layout.size, 1);
 	for (size_t i = 0; i < layout.count; i++) {
@@ -32,7 +34,9 @@ END_TEST
 START_TEST(the_first_factors_of_q_k_and_v_are_one_matrix)
 {
 	struct lora_layout layout;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, LORA_ALL, NULL), 0);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
 	for (size_t layer = 0; layer < widths.layers; layer++) {
 		const struct lora_entry *q = lora_find(&layout, layer, LORA_Q), *k = lora_find(&layout, layer, LORA_K);
 		const struct lora_entry *v = lora_find(&layout, layer, LORA_V);
@@ -49,7 +53,11 @@ START_TEST(shapes_follow_the_target)
 {
 	struct lora_layout layout;
 	ck_assert_int_eq(
-		lora_layout_init(&layout, &widths, 4, 8, 1u << LORA_K | 1u << LORA_O | 1u << LORA_DOWN, NULL), 0);
+		lora_layout_init(&layout, &widths,
+			&(struct lora_settings){
+				.rank = 4, .alpha = 8, .targets = 1u << LORA_K | 1u << LORA_O | 1u << LORA_DOWN},
+			NULL),
+		0);
 	ck_assert_ptr_null(lora_find(&layout, 0, LORA_Q));
 	ck_assert_ptr_null(lora_find(&layout, 2, LORA_K));
 	const struct lora_entry *k = lora_find(&layout, 1, LORA_K), *o = lora_find(&layout, 1, LORA_O);
@@ -57,7 +65,7 @@ START_TEST(shapes_follow_the_target)
 	ck_assert(k->layer == 1 && k->in == 48 && k->out == 32);
 	ck_assert(o->in == 64 && o->out == 48);
 	ck_assert(down->in == 80 && down->out == 48);
-	ck_assert_float_eq(lora_scale(&layout), 2.0f);
+	ck_assert_float_eq(k->scale, 2.0f);
 	lora_layout_fini(&layout);
 }
 END_TEST
@@ -65,7 +73,9 @@ END_TEST
 START_TEST(first_values_are_uniform_in_the_bound_and_start_without_effect)
 {
 	struct lora_layout layout;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 16, 32, LORA_ALL, NULL), 0);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 16, .alpha = 32, .targets = LORA_ALL}, NULL),
+		0);
 	float *x = malloc(layout.size * sizeof *x), *y = malloc(layout.size * sizeof *y);
 	lora_initialise(&layout, 7, x);
 	lora_initialise(&layout, 7, y);
@@ -103,12 +113,24 @@ START_TEST(the_layout_hash_changes_with_every_setting)
 	struct lora_layout layouts[6];
 	struct lora_widths wider = widths;
 	wider.ffn = 96;
-	ck_assert_int_eq(lora_layout_init(&layouts[0], &widths, 4, 8, LORA_ALL, NULL), 0);
-	ck_assert_int_eq(lora_layout_init(&layouts[1], &widths, 8, 8, LORA_ALL, NULL), 0);
-	ck_assert_int_eq(lora_layout_init(&layouts[2], &widths, 4, 16, LORA_ALL, NULL), 0);
-	ck_assert_int_eq(lora_layout_init(&layouts[3], &widths, 4, 8, 1u << LORA_Q, NULL), 0);
-	ck_assert_int_eq(lora_layout_init(&layouts[4], &wider, 4, 8, LORA_ALL, NULL), 0);
-	ck_assert_int_eq(lora_layout_init(&layouts[5], &widths, 4, 8, LORA_ALL, NULL), 0);
+	ck_assert_int_eq(lora_layout_init(&layouts[0], &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
+	ck_assert_int_eq(lora_layout_init(&layouts[1], &widths,
+				 &(struct lora_settings){.rank = 8, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
+	ck_assert_int_eq(lora_layout_init(&layouts[2], &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 16, .targets = LORA_ALL}, NULL),
+		0);
+	ck_assert_int_eq(lora_layout_init(&layouts[3], &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = 1u << LORA_Q}, NULL),
+		0);
+	ck_assert_int_eq(lora_layout_init(&layouts[4], &wider,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
+	ck_assert_int_eq(lora_layout_init(&layouts[5], &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
 	for (int i = 1; i < 5; i++)
 		ck_assert_mem_ne(layouts[0].hash, layouts[i].hash, HASH_SIZE);
 	ck_assert_mem_eq(layouts[0].hash, layouts[5].hash, HASH_SIZE);
@@ -141,18 +163,30 @@ START_TEST(senseless_settings_are_refused)
 {
 	struct lora_layout layout;
 	struct fault f;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 0, 8, LORA_ALL, &f), SAKIORI_EINVAL);
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 5000, 8, LORA_ALL, &f), SAKIORI_EINVAL);
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, -1, LORA_ALL, &f), SAKIORI_EINVAL);
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, 0, &f), SAKIORI_EINVAL);
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, 1u << 9, &f), SAKIORI_EINVAL);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 0, .alpha = 8, .targets = LORA_ALL}, &f),
+		SAKIORI_EINVAL);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 5000, .alpha = 8, .targets = LORA_ALL}, &f),
+		SAKIORI_EINVAL);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = -1, .targets = LORA_ALL}, &f),
+		SAKIORI_EINVAL);
+	ck_assert_int_eq(
+		lora_layout_init(&layout, &widths, &(struct lora_settings){.rank = 4, .alpha = 8, .targets = 0}, &f),
+		SAKIORI_EINVAL);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = 1u << 9}, &f),
+		SAKIORI_EINVAL);
 }
 END_TEST
 
 START_TEST(what_is_shared_can_be_adopted)
 {
 	struct lora_layout layout;
-	ck_assert_int_eq(lora_layout_init(&layout, &widths, 4, 8, LORA_ALL, NULL), 0);
+	ck_assert_int_eq(lora_layout_init(&layout, &widths,
+				 &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, NULL),
+		0);
 	float *x = malloc(layout.size * sizeof *x), *shared = malloc(lora_shared_size(&layout) * sizeof *x);
 	float *y = calloc(layout.size, sizeof *y);
 	lora_initialise(&layout, 3, x);

@@ -20,7 +20,9 @@ static void setup(void)
 	struct fault f = {0};
 	ck_assert_msg(model_file_open("shape:llama-3.2-1b", &at.file, &f) == 0, "%s", f.text);
 	weights_widths(model_file_shape(at.file), &widths);
-	ck_assert_int_eq(lora_layout_init(&at.layout, &widths, 16, 32, LORA_ALL, &f), 0);
+	ck_assert_int_eq(lora_layout_init(&at.layout, &widths,
+				 &(struct lora_settings){.rank = 16, .alpha = 32, .targets = LORA_ALL}, &f),
+		0);
 	at.request = (struct memory_request){.file = at.file,
 		.layout = &at.layout,
 		.device = "cuda",
@@ -187,7 +189,9 @@ START_TEST(more_rows_never_take_less)
 	teardown();
 	ck_assert_msg(model_file_open(shapes[_i], &at.file, &f) == 0, "%s", f.text);
 	weights_widths(model_file_shape(at.file), &widths);
-	ck_assert_int_eq(lora_layout_init(&at.layout, &widths, 16, 32, LORA_ALL, &f), 0);
+	ck_assert_int_eq(lora_layout_init(&at.layout, &widths,
+				 &(struct lora_settings){.rank = 16, .alpha = 32, .targets = LORA_ALL}, &f),
+		0);
 	at.request.file = at.file;
 	for (enum dtype act = DTYPE_F32; act <= DTYPE_BF16; act++) {
 		at.request.act = act;

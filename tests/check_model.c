@@ -68,8 +68,10 @@ static void open_golden(struct golden *g, const struct model_shape *shape)
 		g->losses[i] = strtod(at, &at);
 	free(text);
 	weights_widths(shape, &widths);
-	must(lora_layout_init(&g->layout, &widths, strtoul(safetensors_note(g->file, "rank"), NULL, 10),
-		strtof(safetensors_note(g->file, "alpha"), NULL), LORA_ALL, &fault));
+	struct lora_settings settings = {.rank = strtoul(safetensors_note(g->file, "rank"), NULL, 10),
+		.alpha = strtof(safetensors_note(g->file, "alpha"), NULL),
+		.targets = LORA_ALL};
+	must(lora_layout_init(&g->layout, &widths, &settings, &fault));
 	g->adapter = tensor(g, "adapter", &n);
 	ck_assert_uint_eq(n, g->layout.size);
 	g->gradient = tensor(g, "gradient", &n);
@@ -310,7 +312,9 @@ START_TEST(fewer_targets_give_the_same_gradients_for_those)
 		struct lora_layout part;
 		struct model model;
 		double sum;
-		must(lora_layout_init(&part, &full->widths, full->rank, full->alpha, masks[i], &fault));
+		struct lora_settings some_targets = full->settings;
+		some_targets.targets = masks[i];
+		must(lora_layout_init(&part, &full->widths, &some_targets, &fault));
 		struct model_options options = {.use = ACTIVATIONS_TRAIN, .micro_tokens = 64, .positions = 64};
 		must(model_open(&model, d, &x.weights, &part, &options, &fault));
 		float *some = malloc(part.size * sizeof *some);
@@ -399,7 +403,8 @@ START_TEST(what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient)
 	must(weights_load(&weights, d, file, &load, &fault));
 	model_file_close(file);
 	weights_widths(&weights.shape, &widths);
-	must(lora_layout_init(&layout, &widths, 4, 8, LORA_ALL, &fault));
+	must(lora_layout_init(
+		&layout, &widths, &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, &fault));
 	double expected = second_of_two(d, &weights, &layout, MEMORY_KEEP, &kept);
 	for (enum memory_mode mode = MEMORY_SELECTIVE; mode < MEMORY_MODES; mode++) {
 		ck_assert_double_eq(second_of_two(d, &weights, &layout, mode, &again), expected);
@@ -468,13 +473,13 @@ START_TEST(rope_factors_slow_the_rotations_down)
 	must(model_file_open(source_path("tiny.gguf"), &file, &fault));
 	must(device_open(&config, &device, &fault));
 	struct model_shape shape[3] = {*model_file_shape(file), *model_file_shape(file), *model_file_shape(file)};
+	struct activations_plan plan = {.use = ACTIVATIONS_EVALUATE, .tokens = POSITIONS, .positions = POSITIONS};
 	size_t half = shape[0].head_size / 2;
 	shape[1].rope_theta *= 16;
 	for (size_t i = 0; i < half; i++)
 		shape[2].rope_factors[i] = (float)pow(16, (double)i / (double)half);
 	for (int k = 0; k < 3; k++)
-		must(activations_plan(&a[k], device, &shape[k], NULL, ACTIVATIONS_EVALUATE, MEMORY_KEEP, POSITIONS,
-			POSITIONS, &fault));
+		must(activations_plan(&a[k], device, &shape[k], NULL, &plan, &fault));
 	double off = 0, moved = 0;
 	for (size_t i = 0; i < POSITIONS * half; i++) {
 		off = fmax(off, fabs((double)a[1].cosine[i] - (double)a[2].cosine[i]));

@@ -227,8 +227,7 @@ START_TEST(the_cpu_is_measured_through_its_operations)
 	linear_open(&t, DTYPE_F32);
 	struct variants_config c = {.mode = VARIANTS_TIMED,
 		.widths = {.layers = 2, .hidden = COLS, .query = ROWS, .key = 8, .ffn = ROWS},
-		.rank = 4,
-		.targets = 1u << LORA_Q,
+		.ranks = {[LORA_Q] = 4},
 		.storage = WEIGHT_F32,
 		.tokens = TOKENS,
 		.keep_s = true};

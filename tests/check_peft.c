@@ -147,6 +147,53 @@ START_TEST(an_adapter_comes_back_as_it_was_written)
 }
 END_TEST
 
+/* A folder as PEFT writes it: q of rank 2 and alpha 3, down of rank 1 and alpha 4, rsLoRA. */
+START_TEST(patterns_come_out_as_one_rank_and_one_scale)
+{
+	static const float qa[] = {1, 2, 3, 4, 5, 6}, qb[] = {1, 2, 3, 4}, da[] = {7, 8, 9}, db[] = {5, 6};
+	struct safetensors_tensor t[] = {
+		{.name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", .shape = {2, 3}, .data = qa},
+		{.name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", .shape = {2, 2}, .data = qb},
+		{.name = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight", .shape = {1, 3}, .data = da},
+		{.name = "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight", .shape = {2, 1}, .data = db},
+	};
+	char path[128];
+	struct fault f = {0};
+	for (int i = 0; i < 4; i++) {
+		t[i].type = SAFETENSORS_F32;
+		t[i].dimensions = 2;
+	}
+	ck_assert_int_eq(mkdir(folder, 0700), 0);
+	inside("adapter_model.safetensors", path);
+	ck_assert_msg(safetensors_write(path, 0600, t, 4, NULL, 0, &f) == 0, "%s", f.text);
+	put("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":4,\"use_rslora\":true,"
+				   "\"rank_pattern\":{\"layers\\\\.0.self_attn.q_proj\":2,\"^q_proj\":9},"
+				   "\"alpha_pattern\":{\"j.q_proj\":9,\"q_proj\":3}}");
+	struct peft_adapter *a;
+	ck_assert_msg(peft_read(folder, &a, &f) == 0, "%s", f.text);
+	ck_assert(peft_scale(a) == 1 && !a->rslora);
+	const struct peft_matrix *q = &a->matrices[0], *down = &a->matrices[1];
+	ck_assert(q->rank == 2 && down->rank == 2 && q->in == 3 && q->out == 2);
+	static const float padded_a[] = {7, 8, 9, 0, 0, 0}, padded_b[] = {20, 0, 24, 0};
+	ck_assert_mem_eq(q->a, qa, sizeof qa);
+	ck_assert_mem_eq(down->a, padded_a, sizeof padded_a);
+	ck_assert_mem_eq(down->b, padded_b, sizeof padded_b);
+	for (int i = 0; i < 4; i++)
+		ck_assert_float_eq_tol(q->b[i], qb[i] * 3 / sqrtf(2), 1e-6f);
+	peft_free(a);
+	/* patterns that come to the same for all leave B alone */
+	put("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":4,"
+				   "\"rank_pattern\":{\"q_proj\":2},\"alpha_pattern\":{\"q_proj\":8}}");
+	ck_assert_msg(peft_read(folder, &a, &f) == 0, "%s", f.text);
+	ck_assert(peft_scale(a) == 4);
+	ck_assert_mem_eq(a->matrices[0].b, qb, sizeof qb);
+	peft_free(a);
+	/* a rank beyond all proportion is not padded */
+	put("adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":65536,\"lora_alpha\":4}");
+	refused(SAKIORI_EFORMAT, "for rank 65536");
+}
+END_TEST
+
 START_TEST(the_tensors_have_the_names_and_shapes_of_peft)
 {
 	write_value(1);
@@ -311,10 +358,16 @@ START_TEST(features_that_would_be_applied_wrongly_are_refused_by_name)
 			SAKIORI_EUNSUPPORTED},
 		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"use_dora\":true}", "\"use_dora\" is set",
 			SAKIORI_EUNSUPPORTED},
-		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"rank_pattern\":{\"q_proj\":4}}",
-			"\"rank_pattern\" is set", SAKIORI_EUNSUPPORTED},
-		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"alpha_pattern\":{\"q_proj\":4}}",
-			"\"alpha_pattern\" is set", SAKIORI_EUNSUPPORTED},
+		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"rank_pattern\":{\"q_proj\":4}}", "for rank 4",
+			SAKIORI_EFORMAT},
+		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"rank_pattern\":{\".*q_proj\":4}}",
+			"\"rank_pattern\": \".*q_proj\" is a regular expression", SAKIORI_EUNSUPPORTED},
+		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"rank_pattern\":{\"q_proj\":2.5}}", "for rank 0",
+			SAKIORI_EFORMAT},
+		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"alpha_pattern\":{\"q_proj\":-4}}",
+			"\"alpha_pattern\": \"q_proj\": expected a number above 0", SAKIORI_EFORMAT},
+		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"alpha_pattern\":[4]}", "found an array",
+			SAKIORI_EFORMAT},
 		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"modules_to_save\":[\"lm_head\"]}",
 			"\"modules_to_save\" is set", SAKIORI_EUNSUPPORTED},
 		{"{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"bias\":\"all\"}", "\"bias\" is not \"none\"",
@@ -439,6 +492,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, an_adapter_comes_back_as_it_was_written);
+	tcase_add_test(t, patterns_come_out_as_one_rank_and_one_scale);
 	tcase_add_test(t, the_tensors_have_the_names_and_shapes_of_peft);
 	tcase_add_test(t, a_new_adapter_takes_the_old_ones_place_and_leaves_nothing_behind);
 	tcase_add_test(t, files_and_folders_of_others_survive_the_replacement);

@@ -105,7 +105,8 @@ static void open_fixture(struct fixture *x, enum dtype act)
 	must(weights_load(&x->weights, x->device, file, &load, &fault));
 	model_file_close(file);
 	weights_widths(&x->weights.shape, &widths);
-	must(lora_layout_init(&x->layout, &widths, 4, 8, LORA_ALL, &fault));
+	must(lora_layout_init(
+		&x->layout, &widths, &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, &fault));
 	x->bytes = x->layout.size * sizeof(float);
 	x->adapter = x->device->ops->alloc(x->device, x->bytes);
 	x->gradient = x->device->ops->alloc(x->device, x->bytes);

@@ -193,14 +193,16 @@ START_TEST(groups_of_a_model_are_cut_as_its_layers_are)
 {
 	static const struct lora_widths widths = {.layers = 30, .hidden = 576, .query = 576, .key = 192, .ffn = 1536};
 	struct variants_shape v;
-	variants_shape_of(&widths, 8, LORA_ALL & ~(1u << LORA_K), VARIANTS_QKV, 64, true, &v);
+	size_t ranks[LORA_TARGETS];
+	lora_ranks(8, LORA_ALL & ~(1u << LORA_K), ranks);
+	variants_shape_of(&widths, ranks, VARIANTS_QKV, 64, true, &v);
 	ck_assert_uint_eq(v.parts, 3);
 	ck_assert_uint_eq(v.rows, 960);
 	ck_assert_uint_eq(v.cols, 576);
 	ck_assert_uint_eq(v.part[1].rows, 192);
 	ck_assert_uint_eq(v.part[1].rank, 0);
 	ck_assert_uint_eq(v.part[2].rank, 8);
-	variants_shape_of(&widths, 8, LORA_ALL, VARIANTS_DOWN, 64, true, &v);
+	variants_shape_of(&widths, ranks, VARIANTS_DOWN, 64, true, &v);
 	ck_assert_uint_eq(v.parts, 1);
 	ck_assert_uint_eq(v.rows, 576);
 	ck_assert_uint_eq(v.cols, 1536);
@@ -211,8 +213,7 @@ START_TEST(bf16_is_merged_only_when_asked_for)
 {
 	struct variants_config c = {.mode = VARIANTS_COST,
 		.widths = {.layers = 30, .hidden = 576, .query = 576, .key = 192, .ffn = 1536},
-		.rank = 256,
-		.targets = LORA_ALL,
+		.ranks = {256, 256, 256, 256, 256, 256, 256},
 		.storage = WEIGHT_BF16,
 		.tokens = 8192,
 		.keep_s = true};
@@ -352,8 +353,7 @@ static struct variants_config slow_config(const char *cache)
 	const struct weight *any = (const struct weight *)&slow; /* nobody looks into it */
 	return (struct variants_config){.mode = VARIANTS_TIMED,
 		.widths = {.layers = 2, .hidden = 16, .query = 16, .key = 8, .ffn = 24},
-		.rank = 4,
-		.targets = 1u << LORA_K | 1u << LORA_DOWN,
+		.ranks = {[LORA_K] = 4, [LORA_DOWN] = 4},
 		.storage = WEIGHT_F32,
 		.tokens = 100,
 		.keep_s = true,

@@ -102,7 +102,8 @@ static size_t parts(enum group g)
 /* As the model plans it (train/weights.c): elements behind the weight's rows. */
 static size_t room_of(const struct work *w, enum group g)
 {
-	return w->device->joins && g != O ? variants_room(w->rank, parts(g)) : 0;
+	const size_t ranks[] = {w->rank, w->rank, w->rank};
+	return w->device->joins && g != O ? variants_room(ranks, parts(g)) : 0;
 }
 
 /* Behind the tokens of x, for both groups that read it. */

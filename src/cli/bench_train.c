@@ -73,7 +73,7 @@ static int make_config(const struct options *o, struct trainer_config *c, struct
 	c->batch_rows = o->batch;
 	c->max_seq = o->seq;
 	c->micro_tokens = o->micro_tokens ? o->micro_tokens : tokens;
-	c->rank = o->rank;
+	c->adapter.rank = o->rank;
 	c->total_steps = o->warmup + o->steps;
 	c->seed = o->seed;
 	c->threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
@@ -82,7 +82,7 @@ static int make_config(const struct options *o, struct trainer_config *c, struct
 	c->shuffle = false;
 	c->deterministic = o->deterministic;
 	c->progress = engine_show_loading;
-	int rc = engine_read_targets(o->targets, &c->targets, f);
+	int rc = engine_read_targets(o->targets, &c->adapter.targets, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
 	if (!rc)

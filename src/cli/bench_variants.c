@@ -57,14 +57,15 @@ static void close_weights(struct run *r)
 static int open_weights(struct run *r, size_t rank, struct fault *f)
 {
 	struct lora_layout layout;
-	int rc = lora_layout_init(&layout, &r->widths, rank, 1, LORA_ALL, f);
+	const struct lora_settings settings = {.rank = rank, .alpha = 1, .targets = LORA_ALL};
+	int rc = lora_layout_init(&layout, &r->widths, &settings, f);
 	if (rc)
 		return rc;
 	close_weights(r);
 	for (enum variants_group g = 0; g < VARIANTS_GROUPS; g++) {
 		struct variants_shape shape;
 		size_t room = r->bench.device->joins ? variants_group_room(&layout, g) : 0;
-		variants_shape_of(&r->widths, 1, LORA_ALL, g, 1, true, &shape);
+		variants_shape_of(&r->widths, layout.ranks, g, 1, true, &shape);
 		r->weight[g] = bench_weight(
 			&r->bench, shape.rows, shape.cols, r->storage, WEIGHT_FORWARD | WEIGHT_BACKWARD, room);
 	}
@@ -128,16 +129,12 @@ static void show(const struct run *r, size_t rank, enum variants_mode mode, doub
 /* All the linears of a layer above the first, in the orders that this way of choosing takes. */
 static int measure(struct run *r, size_t rank, enum variants_mode mode, struct fault *f)
 {
-	struct variants_config c = {.mode = mode,
-		.widths = r->widths,
-		.rank = rank,
-		.targets = LORA_ALL,
-		.storage = r->storage,
-		.tokens = r->options->tokens,
-		.keep_s = true};
+	struct variants_config c = {
+		.mode = mode, .widths = r->widths, .storage = r->storage, .tokens = r->options->tokens, .keep_s = true};
 	struct variants v;
 	double forward = 0, backward = 0, model = 0;
 	char words[VARIANTS_GROUPS][VARIANTS_WORD];
+	lora_ranks(rank, LORA_ALL, c.ranks);
 	for (size_t g = 0; g < VARIANTS_GROUPS; g++)
 		c.weight[g] = r->weight[g];
 	int rc = variants_choose(&v, r->bench.device, &c, f);
@@ -145,7 +142,7 @@ static int measure(struct run *r, size_t rank, enum variants_mode mode, struct f
 		struct variants_shape shape;
 		struct variants_choice choice = variants_at(&v, g, c.tokens, true);
 		double there, back;
-		variants_shape_of(&c.widths, rank, LORA_ALL, g, c.tokens, true, &shape);
+		variants_shape_of(&c.widths, c.ranks, g, c.tokens, true, &shape);
 		rc = variants_measure(r->bench.device, r->weight[g], &shape, &choice, NULL, 0, &there, &back, f);
 		forward += rc ? 0 : there;
 		backward += rc ? 0 : back;
@@ -166,7 +163,7 @@ static int measure_all(struct run *r, struct fault *f)
 	for (const char *at = r->options->ranks; *at && !rc;) {
 		char *end;
 		unsigned long rank = strtoul(at, &end, 10);
-		if (end == at || (*end && *end != ',') || lora_check(rank, 1, LORA_ALL, NULL))
+		if (end == at || (*end && *end != ',') || rank < 1 || rank > LORA_MAX_RANK)
 			return fault_set(f, SAKIORI_EUSAGE, "--ranks: expected numbers from 1 to %d, found '%.20s'",
 				LORA_MAX_RANK, at);
 		rc = open_weights(r, rank, f);

@@ -57,11 +57,8 @@ static int evaluate(const struct eval_options *o, struct eval_stats *stats, uint
 		rc = engine_read_overlong(o->over_long, &c.overlong, f);
 	if (!rc && o->adapter) {
 		rc = lora_peft_settings(o->adapter, &settings, f);
-		if (!rc) {
-			c.rank = settings.rank;
-			c.alpha = settings.alpha;
-			c.targets = settings.targets;
-		}
+		if (!rc)
+			c.adapter = settings;
 	}
 	if (!rc)
 		rc = engine_check(&c, f);

@@ -80,9 +80,9 @@ static int make_config(struct plan *p, struct fault *f)
 	c->batch_rows = o->batch;
 	c->max_seq = o->seq;
 	c->micro_tokens = o->micro_tokens;
-	c->rank = o->rank;
+	c->adapter.rank = o->rank;
 	c->threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
-	int rc = engine_read_targets(o->targets, &c->targets, f);
+	int rc = engine_read_targets(o->targets, &c->adapter.targets, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
 	if (!rc)
@@ -125,7 +125,7 @@ static int open_model(struct plan *p, struct fault *f)
 			"%zu tokens a row, but the model was made for at most %u: set --seq", p->config.max_seq,
 			p->shape->context);
 	weights_widths(p->shape, &widths);
-	return lora_layout_init(&p->layout, &widths, p->config.rank, p->config.alpha, p->config.targets, f);
+	return lora_layout_init(&p->layout, &widths, &p->config.adapter, f);
 }
 
 static void make_request(struct plan *p)
@@ -149,12 +149,11 @@ static void plan_variants(struct plan *p)
 	struct variants_config c = {
 		.mode = p->config.variants,
 		.widths = p->layout.widths,
-		.rank = p->layout.rank,
-		.targets = p->layout.targets,
 		.storage = p->request.storage,
 		.tokens = p->request.tokens,
 		.keep_s = true,
 	};
+	memcpy(c.ranks, p->layout.ranks, sizeof c.ranks);
 	variants_plan(&p->variants, p->config.device, p->request.act, p->config.threads, &c);
 	p->request.merged = variants_may_merge(p->config.device, p->request.act, p->config.threads, &c);
 }
@@ -172,7 +171,7 @@ static void count_flops(struct plan *p)
 	p->flops_again[MEMORY_SELECTIVE] = p->flops_again[MEMORY_OFFLOAD] = 2 * layers * gate_up;
 	/* All of a layer's forward but its last linear. */
 	double last = layers * hidden * (double)w->ffn;
-	if (p->layout.targets & 1u << LORA_DOWN)
+	if (p->layout.settings.targets & 1u << LORA_DOWN)
 		adapter -= layers * (double)(p->layout.rank * (w->hidden + w->ffn));
 	p->flops_again[MEMORY_BLOCKS] = p->flops_again[MEMORY_BLOCKS_OFFLOAD] =
 		2 * (linear - last) + 2 * adapter + attention;
@@ -273,7 +272,7 @@ static void print_json(const struct plan *p)
 		if (shown(p, m))
 			json_array_append_new(modes, mode_json(p, m));
 	char targets[32];
-	lora_targets_format(p->layout.targets, targets);
+	lora_targets_format(p->layout.settings.targets, targets);
 	json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:o?}", "event", "plan", "model",
 		p->options->model, "device", p->config.device, "base_dtype", trainer_dtype_name(p->config.base_dtype),
 		"batch", (json_int_t)p->config.batch_rows, "seq", (json_int_t)p->config.max_seq, "tokens_at_once",
@@ -346,7 +345,7 @@ static void print_table(const struct plan *p)
 {
 	char targets[32], one[SIZE_WORD], other[SIZE_WORD], orders[VARIANTS_TEXT];
 	size_t shared = lora_shared_size(&p->layout);
-	lora_targets_format(p->layout.targets, targets);
+	lora_targets_format(p->layout.settings.targets, targets);
 	printf("%s: %u layers, width %u, vocabulary %u, held as %s\n", p->options->model, p->shape->layers,
 		p->shape->hidden, p->shape->vocabulary, trainer_dtype_name(p->config.base_dtype));
 	printf("adapter of rank %zu on %s: %zu parameters; %zu rows of up to %zu tokens a step, %zu tokens at once\n",

@@ -104,8 +104,8 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->batch_rows = o->batch;
 	c->max_seq = o->seq;
 	c->micro_tokens = o->micro_tokens;
-	c->rank = o->rank;
-	c->alpha = (float)o->alpha;
+	c->adapter.rank = o->rank;
+	c->adapter.alpha = (float)o->alpha;
 	c->lr = o->lr;
 	c->warmup = o->warmup;
 	c->total_steps = o->steps;
@@ -118,7 +118,7 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->shuffle = !o->no_shuffle;
 	c->deterministic = o->deterministic;
 	c->progress = engine_show_loading;
-	int rc = engine_read_targets(o->targets, &c->targets, f);
+	int rc = engine_read_targets(o->targets, &c->adapter.targets, f);
 	if (!rc)
 		rc = engine_read_schedule(o->schedule, &c->schedule, f);
 	if (!rc)
@@ -212,13 +212,13 @@ static int train(struct run *r, struct fault *f)
 			return rc;
 		show_step(r, &stats);
 		if (due(o->save_every, stats.step) && stats.step < total)
-			rc = resume_save(r->trainer, r->checkpoint, f);
+			rc = resume_save(r->trainer, r->checkpoint, NULL, f);
 		if (!rc && o->eval && due(o->eval_every, stats.step) && stats.step < total)
 			rc = evaluate(r, f);
 		if (rc)
 			return rc;
 	}
-	return resume_save(r->trainer, r->checkpoint, f);
+	return resume_save(r->trainer, r->checkpoint, NULL, f);
 }
 
 static int finish(struct run *r, struct fault *f)
@@ -278,7 +278,7 @@ static int prepare(struct run *r, const struct trainer_config *config, struct fa
 	if (!rc && o->init_adapter)
 		rc = trainer_load_peft(r->trainer, o->init_adapter, f);
 	if (!rc && o->resume)
-		rc = resume_load(r->trainer, r->checkpoint, f);
+		rc = resume_load(r->trainer, r->checkpoint, NULL, f);
 	return rc;
 }
 

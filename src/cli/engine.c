@@ -77,16 +77,12 @@ int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fa
 
 int engine_read_schedule(const char *word, enum schedule *out, struct fault *f)
 {
-	if (strcmp(word, "constant") == 0)
-		*out = SCHEDULE_CONSTANT;
-	else if (strcmp(word, "linear") == 0)
-		*out = SCHEDULE_LINEAR;
-	else if (strcmp(word, "cosine") == 0)
-		*out = SCHEDULE_COSINE;
-	else
-		return fault_set(
-			f, SAKIORI_EUSAGE, "--schedule: expected constant, linear or cosine, found '%.40s'", word);
-	return 0;
+	int rc = schedule_parse(word, out, f);
+	if (rc) {
+		fault_wrap(f, "--schedule");
+		rc = f->code = SAKIORI_EUSAGE;
+	}
+	return rc;
 }
 
 int engine_read_targets(const char *word, unsigned *out, struct fault *f)

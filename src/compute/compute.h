@@ -20,7 +20,7 @@
 #include "base/err.h"
 
 /* Raised whenever anything in this header changes; a module built for another number is refused. */
-#define DEVICE_ABI 4
+#define DEVICE_ABI 5
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 
@@ -170,6 +170,7 @@ struct lora_part {
 	size_t rank;    /* 0: no adapter here; a and b are not looked at */
 	const float *a; /* (rank, cols) */
 	const float *b; /* (rows, rank) */
+	float scale;    /* of this part; 0: the linear's */
 	float *grad_a;  /* backward: (rank, cols), added to; NULL: not wanted */
 	float *grad_b;  /* backward: (rows, rank), added to; NULL: not wanted */
 };
@@ -179,7 +180,7 @@ struct lora_part {
 struct lora_linear {
 	const struct weight *weight; /* (rows, cols) */
 	const float *bias;           /* (rows) or NULL */
-	float scale;                 /* alpha / rank */
+	float scale;                 /* of the parts that have none of their own */
 	size_t parts;                /* 0: no adapter; else the parts' rows add up to the weight's */
 	struct lora_part part[LORA_PARTS_MAX];
 	enum lora_forward_order forward;
@@ -188,13 +189,34 @@ struct lora_linear {
 	 * lora_forward's own to overwrite: a device that joins writes x A^T there and scale * B into the weight's room, and so makes
 	 * LORA_F1 one product y = [x | x A^T] [W | scale B]^T where both have room for the ranks. */
 	size_t x_stride;
+	/* forward (LORA_F1): act (N, cols), dense: what the adapter reads in the place of x; NULL: x */
+	const void *adapter_x;
 	void *y; /* forward: act (N, rows), written */
 	/* act (N, ranks), ranks being the sum of the parts': x A^T, part beside part. Written by forward (NULL: nobody differentiates,
 	 * or backward shall compute it again), read by backward. */
 	void *s;
-	const void *dy;                         /* backward: act (N, rows) */
-	void *ds;                               /* backward: act (N, ranks), written: scale * dy B. NULL: not kept */
+	const void *dy; /* backward: act (N, rows) */
+	void *ds;       /* backward: act (N, ranks), written: scale * dy B. NULL: not kept */
+	/* backward (LORA_B1): act (N, cols), written: the adapter's share ds A of dx, which is then left out of dx. NULL: dx has it */
+	void *adapter_dx;
 	const struct weight_gradient *gradient; /* backward: NULL: not wanted */
+};
+
+static inline float lora_part_scale(const struct lora_linear *l, size_t part)
+{
+	return l->part[part].scale != 0 ? l->part[part].scale : l->scale;
+}
+
+/* ---- dropout -------------------------------------------------------------------------------------------------------- */
+
+#define DROPOUT_ALL 65536u
+
+/* Element c of token t of (N, C) is e = (at[1] + t) * C + c. It stays, DROPOUT_ALL / keep times as large, where the 16-bit piece number e % 8 (low
+ * half first) of rng_block(seed, stream + at[0], e / 8) is below keep, and else is 0. */
+struct dropout {
+	uint32_t keep; /* 1 .. DROPOUT_ALL */
+	uint64_t seed, stream;
+	const uint64_t *at; /* (2), device memory: so that a recording serves every step */
 };
 
 /* ---- norm, activation, rope, attention, loss ------------------------------------------------------------------------- */
@@ -348,13 +370,20 @@ struct device_ops {
 	/* dx (N, cols) = (or +=) dy W + scale * (dy B) A; NULL: not wanted (the first layer). A bf16 dx may be rounded after each term: what that
 	 * loses is below the rounding of dx itself. grad_a, grad_b and gradient hooks are added to.
 	 * dx may not overlap x or dy. x NULL: grad_a is left to lora_gradient_a, for which ds is kept (LORA_B1 and B5 with s; no hook, no
-	 * row_squares). row_squares: NULL, or (rows) doubles to which every row's own squared norm of (grad_a, grad_b) is added; needs
+	 * row_squares). With dropout x is what the adapter read. row_squares: NULL, or (rows) doubles to which every row's own squared norm of (grad_a, grad_b) is added; needs
 	 * t->row_offsets. */
 	void (*lora_backward)(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear,
 		void *dx, bool accumulate, double *row_squares);
 	/* grad_a += ds^T x, ds being what lora_backward left. */
 	void (*lora_gradient_a)(
 		struct device *d, const struct tokens *t, const void *x, const struct lora_linear *linear);
+
+	/* y (N, C) = x dropped, tokens of x being x_stride elements apart (0: c). */
+	void (*dropout_forward)(
+		struct device *d, const struct dropout *r, size_t n, size_t c, const void *x, size_t x_stride, void *y);
+	/* dx (N, C) += dy dropped. */
+	void (*dropout_backward)(
+		struct device *d, const struct dropout *r, size_t n, size_t c, const void *dy, void *dx);
 
 	/* A hint, right before the norm or activation that writes x (N, C): the next product to read x, before it changes, is with w, for this use. A
 	 * device whose product wants x in another form (WEIGHT_FP8: scaled and rounded token by token) makes that in the pass that writes x. */

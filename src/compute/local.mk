@@ -9,6 +9,7 @@ libcompute_a_SOURCES = \
 	%D%/cpu/weight_packed.h %D%/cpu/weight_packed.c \
 	%D%/cpu/linear.c \
 	%D%/cpu/lora.c %D%/cpu/lora.inc \
+	%D%/cpu/dropout.c %D%/cpu/dropout.inc \
 	%D%/cpu/norm.c %D%/cpu/norm.inc \
 	%D%/cpu/rope.c %D%/cpu/rope.inc \
 	%D%/cpu/activation.c %D%/cpu/activation.inc \

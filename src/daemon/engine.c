@@ -195,7 +195,7 @@ static int read_words(struct trainer_config *t, const struct config *c, struct f
 		rc = trainer_memory_parse(c->model.memory, &t->memory, f);
 	if (rc == 0)
 		rc = variants_mode_parse(c->model.variants, &t->variants, f);
-	return rc == 0 ? lora_targets_parse(c->adapter.targets, &t->targets, f) : rc;
+	return rc == 0 ? lora_targets_parse(c->adapter.targets, &t->adapter.targets, f) : rc;
 }
 
 int engine_new(struct engine **out, const struct config *c, struct fault *f)
@@ -223,8 +223,8 @@ int engine_new(struct engine **out, const struct config *c, struct fault *f)
 	t->batch_rows = (size_t)c->data.batch_rows;
 	t->max_seq = (size_t)c->data.max_seq;
 	t->micro_tokens = e->micro_tokens = (size_t)c->data.micro_tokens;
-	t->rank = (size_t)c->adapter.rank;
-	t->alpha = (float)c->adapter.alpha;
+	t->adapter.rank = (size_t)c->adapter.rank;
+	t->adapter.alpha = (float)c->adapter.alpha;
 	t->lr = c->optimizer.lr;
 	t->warmup = (uint64_t)c->optimizer.warmup_steps;
 	t->total_steps = (uint64_t)c->run.rounds * (uint64_t)c->run.local_steps;

@@ -387,9 +387,9 @@ static void fill_hello(struct daemon *d, struct wire_hello *hello)
 	memcpy(hello->initial_adapter_hash, d->preparation.initial_hash, HASH_SIZE);
 	wire_text(hello->run_name, sizeof hello->run_name, c->run.name);
 	wire_text(hello->base_name, sizeof hello->base_name, d->model_name);
-	lora_targets_format(d->layout.targets, targets);
-	snprintf(adapter, sizeof adapter, "rank %zu, alpha %g, targets %s", d->layout.rank, (double)d->layout.alpha,
-		targets);
+	lora_targets_format(d->layout.settings.targets, targets);
+	snprintf(adapter, sizeof adapter, "rank %zu, alpha %g, targets %s", d->layout.rank,
+		(double)d->layout.settings.alpha, targets);
 	wire_text(hello->adapter_text, sizeof hello->adapter_text, adapter);
 }
 
@@ -499,7 +499,7 @@ void daemon_prepare_site(struct daemon *d)
 	const struct lora_layout *from = engine_layout(d->engine);
 	struct fault f;
 	uint8_t hash[HASH_SIZE];
-	int rc = lora_layout_init(&d->layout, &from->widths, from->rank, from->alpha, from->targets, &f);
+	int rc = lora_layout_init(&d->layout, &from->widths, &from->settings, &f);
 	if (rc != 0) {
 		log_error("start_failed", "error=\"%s\"", f.text);
 		daemon_stop(d, err_exit_code(rc));

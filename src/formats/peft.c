@@ -45,6 +45,11 @@ void peft_tensor_name(uint32_t layer, enum peft_target target, char half, char o
 		targets[target].module, half);
 }
 
+void peft_module_name(uint32_t layer, enum peft_target target, char out[static PEFT_NAME_SIZE])
+{
+	snprintf(out, PEFT_NAME_SIZE, "model.layers.%" PRIu32 ".%s", layer, targets[target].module);
+}
+
 bool peft_tensor_parse(const char *name, uint32_t *layer, enum peft_target *target, char *half)
 {
 	if (sscanf(name, "base_model.model.model.layers.%" SCNu32 ".", layer) != 1)

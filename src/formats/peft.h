@@ -53,8 +53,9 @@ int peft_prepare(const char *path, struct fault *f);
 int peft_write(const char *path, const struct peft_adapter *a, struct fault *f);
 
 /* Reads a folder back strictly: names, shapes, both halves of each pair, rank as configured, F32, F16 or BF16
- * (widened), finite values. DoRA, biases, modules_to_save, rank and alpha patterns and other PEFT methods are refused
- * by name with SAKIORI_EUNSUPPORTED. The caller gives it back with peft_free, which also frees what it points to. */
+ * (widened), finite values. Rank and alpha patterns (whose keys are names of modules) come out as one rank and one scale: smaller ranks are filled
+ * up with zeros, and what a pair's scale differs in is in its B. DoRA, biases, modules_to_save and other PEFT methods are
+ * refused by name with SAKIORI_EUNSUPPORTED. The caller gives it back with peft_free, which also frees what it points to. */
 int peft_read(const char *path, struct peft_adapter **out, struct fault *f);
 void peft_free(struct peft_adapter *a);
 /* Multiplies the scale into B of what peft_read gave and makes alpha the rank: the form in which no reader can get the scale wrong. */

@@ -17,9 +17,14 @@
 #define LAYER_LIMIT 1024
 #define NAME_SHOWN 100
 
+/* Padding to the largest rank may take so many times what is stored. */
+#define PADDING_LIMIT 64
+
 /* What peft_free finds behind the public struct. */
 struct loaded {
 	struct peft_adapter public; /* first */
+	uint32_t rank;              /* of the pairs that no pattern names */
+	struct peft_pattern ranks, alphas;
 	float *values;
 	char *base_model;
 	struct safetensors *file; /* keeps the notes alive */
@@ -41,8 +46,8 @@ static bool is_off(const json_t *v)
 static int refuse_features(const json_t *config, struct fault *f)
 {
 	static const char *const must_be_off[] = {"use_dora", "use_qalora", "lora_bias", "fan_in_fan_out",
-		"modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices",
-		"target_parameters", "alora_invocation_tokens", "megatron_config", "arrow_config"};
+		"modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
+		"alora_invocation_tokens", "megatron_config", "arrow_config"};
 	const char *word;
 	int rc = json_want_text(config, "peft_type", &word, f);
 	if (rc != 0)
@@ -59,7 +64,7 @@ static int refuse_features(const json_t *config, struct fault *f)
 	return 0;
 }
 
-static int parse_config(struct loaded *l, const json_t *config, uint32_t *rank, struct fault *f)
+static int parse_config(struct loaded *l, const json_t *config, struct fault *f)
 {
 	if (!json_is_object(config))
 		return fault_set(f, SAKIORI_EFORMAT, "%s, expected an object", json_kind(config));
@@ -78,7 +83,11 @@ static int parse_config(struct loaded *l, const json_t *config, uint32_t *rank, 
 			l->public.base_model = l->base_model = must_strdup(base);
 	}
 	if (rc == 0)
-		*rank = (uint32_t)r;
+		rc = peft_pattern_parse(config, "rank_pattern", &l->ranks, f);
+	if (rc == 0)
+		rc = peft_pattern_parse(config, "alpha_pattern", &l->alphas, f);
+	if (rc == 0)
+		l->rank = (uint32_t)r;
 	return rc;
 }
 
@@ -93,7 +102,7 @@ static int by_place(const void *a, const void *b)
 static int check_half(const struct safetensors_tensor *t, uint32_t rank, char half, struct fault *f)
 {
 	uint64_t ranked = t->shape[half == 'A' ? 0 : 1], other = t->shape[half == 'A' ? 1 : 0];
-	if (t->dimensions != 2 || ranked != rank || other == 0 || other > UINT32_MAX)
+	if (t->dimensions != 2 || rank == 0 || ranked != rank || other == 0 || other > UINT32_MAX)
 		return fault_set(f, SAKIORI_EFORMAT, "its shape is not %s for rank %" PRIu32,
 			half == 'A' ? "(rank, in)" : "(out, rank)", rank);
 	if (t->type != SAFETENSORS_F32 && t->type != SAFETENSORS_F16 && t->type != SAFETENSORS_BF16)
@@ -122,25 +131,44 @@ static int read_half(const struct safetensors *s, const struct safetensors_tenso
 	return rc;
 }
 
-/* The pairs that the tensor names spell, sorted, without their values. */
-static int list_pairs(struct loaded *l, uint32_t rank, size_t *values, struct fault *f)
+/* The rank that the configuration gives a pair; 0 where it is none. */
+static uint32_t configured_rank(const struct loaded *l, uint32_t layer, enum peft_target target)
+{
+	char module[PEFT_NAME_SIZE];
+	peft_module_name(layer, target, module);
+	double rank = peft_pattern_value(&l->ranks, module, l->rank);
+	return rank == floor(rank) && rank <= RANK_LIMIT ? (uint32_t)rank : 0;
+}
+
+/* The scale that the configuration gives a pair of this rank. */
+static double configured_scale(const struct loaded *l, const struct peft_matrix *m)
+{
+	char module[PEFT_NAME_SIZE];
+	peft_module_name(m->layer, m->target, module);
+	double alpha = peft_pattern_value(&l->alphas, module, l->public.alpha), rank = m->rank;
+	return alpha / (l->public.rslora ? sqrt(rank) : rank);
+}
+
+/* The pairs that the tensor names spell, sorted, without their values. *stored: values in the file. */
+static int list_pairs(struct loaded *l, size_t *stored, struct fault *f)
 {
 	struct peft_adapter *a = &l->public;
 	size_t n = safetensors_count(l->file);
 	a->matrices = must_calloc(n + 1, sizeof *a->matrices);
 	for (size_t i = 0; i < n; i++) {
 		const struct safetensors_tensor *t = safetensors_at(l->file, i);
-		struct peft_matrix m = {.rank = rank};
+		struct peft_matrix m = {0};
 		char half;
 		if (!peft_tensor_parse(t->name, &m.layer, &m.target, &half) || m.layer >= LAYER_LIMIT)
 			return fault_set(f, SAKIORI_EUNSUPPORTED, "tensor %.*s is not a LoRA factor of a Llama block",
 				NAME_SHOWN, t->name);
-		int rc = check_half(t, rank, half, f);
+		m.rank = configured_rank(l, m.layer, m.target);
+		int rc = check_half(t, m.rank, half, f);
 		if (rc != 0) {
 			fault_wrap(f, "tensor %s", t->name);
 			return rc;
 		}
-		*values += (size_t)(t->bytes / safetensors_type_size(t->type));
+		*stored += (size_t)(t->bytes / safetensors_type_size(t->type));
 		if (half == 'A')
 			a->matrices[a->count++] = m;
 	}
@@ -150,17 +178,11 @@ static int list_pairs(struct loaded *l, uint32_t rank, size_t *values, struct fa
 	return 0;
 }
 
-static int read_tensors(struct loaded *l, uint32_t rank, struct fault *f)
+/* Finds both halves' sizes; *values: of all pairs, each padded to `rank`. */
+static int measure_pairs(struct loaded *l, uint32_t rank, size_t stored, size_t *values, struct fault *f)
 {
 	struct peft_adapter *a = &l->public;
-	size_t values = 0;
-	int rc = list_pairs(l, rank, &values, f);
-	if (rc != 0)
-		return rc;
-	l->values = malloc(values * sizeof *l->values);
-	if (l->values == NULL)
-		return fault_set(f, SAKIORI_ENOMEM, "no memory for an adapter of %zu values", values);
-	float *at = l->values;
+	size_t found = 0;
 	for (size_t i = 0; i < a->count; i++) {
 		struct peft_matrix *m = &a->matrices[i];
 		char name[PEFT_NAME_SIZE];
@@ -172,18 +194,91 @@ static int read_tensors(struct loaded *l, uint32_t rank, struct fault *f)
 			return fault_set(f, SAKIORI_EFORMAT, "tensor %s is missing", name);
 		m->in = (uint32_t)ta->shape[1];
 		m->out = (uint32_t)tb->shape[0];
-		m->a = at;
-		m->b = at + (size_t)rank * m->in;
-		rc = read_half(l->file, ta, at, f);
-		if (rc == 0)
-			rc = read_half(l->file, tb, at + (size_t)rank * m->in, f);
-		if (rc != 0)
-			return rc;
-		at += (size_t)rank * m->in + (size_t)m->out * rank;
+		found += (size_t)m->rank * ((size_t)m->in + m->out);
+		size_t padded;
+		if (!size_mul(rank, (size_t)m->in + m->out, &padded) || !size_add(*values, padded, values))
+			*values = SIZE_MAX;
 	}
-	if (at != l->values + values)
+	if (found != stored)
 		return fault_set(f, SAKIORI_EFORMAT, "a lora_B without its lora_A");
+	if (*values / PADDING_LIMIT > stored)
+		return fault_set(f, SAKIORI_ELIMIT,
+			"ranks differ so much that one rank for all takes more than %d times the memory",
+			PADDING_LIMIT);
 	return 0;
+}
+
+/* (out, rank) becomes (out, wide), zeros behind each row, times factor. From the end, so that nothing is overwritten before it is read. */
+static void spread(float *b, size_t out, size_t rank, size_t wide, double factor)
+{
+	for (size_t i = out; i-- > 0;)
+		for (size_t r = wide; r-- > 0;)
+			b[i * wide + r] = r < rank ? (float)(factor * (double)b[i * rank + r]) : 0;
+}
+
+/* Reads both halves to `at`, the pair becoming one of rank `wide`. */
+static int read_pair(struct loaded *l, struct peft_matrix *m, uint32_t wide, double factor, float *at, struct fault *f)
+{
+	char name[PEFT_NAME_SIZE];
+	float *b = at + (size_t)wide * m->in;
+	peft_tensor_name(m->layer, m->target, 'A', name);
+	int rc = read_half(l->file, safetensors_find(l->file, name), at, f);
+	peft_tensor_name(m->layer, m->target, 'B', name);
+	if (rc == 0)
+		rc = read_half(l->file, safetensors_find(l->file, name), b, f);
+	if (rc != 0)
+		return rc;
+	memset(at + (size_t)m->rank * m->in, 0, (size_t)(wide - m->rank) * m->in * sizeof *at);
+	if (wide != m->rank || factor != 1)
+		spread(b, m->out, m->rank, wide, factor);
+	m->a = at;
+	m->b = b;
+	m->rank = wide;
+	return 0;
+}
+
+/* One rank and one scale for all: those of the configuration, or what the patterns leave. */
+static void unify(struct loaded *l, uint32_t *rank, double *scale)
+{
+	struct peft_adapter *a = &l->public;
+	bool same = true;
+	*rank = 0;
+	*scale = configured_scale(l, &a->matrices[0]);
+	for (size_t i = 0; i < a->count; i++) {
+		*rank = a->matrices[i].rank > *rank ? a->matrices[i].rank : *rank;
+		same = same && configured_scale(l, &a->matrices[i]) == *scale;
+	}
+	*scale = same ? *scale : 1;
+}
+
+static int read_tensors(struct loaded *l, struct fault *f)
+{
+	struct peft_adapter *a = &l->public;
+	size_t stored = 0, values = 0;
+	uint32_t rank;
+	double scale;
+	int rc = list_pairs(l, &stored, f);
+	if (rc != 0)
+		return rc;
+	unify(l, &rank, &scale);
+	rc = measure_pairs(l, rank, stored, &values, f);
+	if (rc != 0)
+		return rc;
+	l->values = malloc(values * sizeof *l->values);
+	if (l->values == NULL)
+		return fault_set(f, SAKIORI_ENOMEM, "no memory for an adapter of %zu values", values);
+	float *at = l->values;
+	for (size_t i = 0; i < a->count && rc == 0; i++) {
+		struct peft_matrix *m = &a->matrices[i];
+		double own = configured_scale(l, m);
+		rc = read_pair(l, m, rank, own == scale ? 1 : own / scale, at, f);
+		at += (size_t)rank * ((size_t)m->in + m->out);
+	}
+	if (l->ranks.count || l->alphas.count) {
+		a->alpha = scale * rank;
+		a->rslora = false;
+	}
+	return rc;
 }
 
 static void borrow_notes(struct loaded *l)
@@ -207,8 +302,7 @@ int peft_read(const char *path, struct peft_adapter **out, struct fault *f)
 	if (rc != 0)
 		return rc;
 	struct loaded *l = must_calloc(1, sizeof *l);
-	uint32_t rank = 0;
-	rc = parse_config(l, config, &rank, f);
+	rc = parse_config(l, config, f);
 	json_decref(config);
 	if (rc != 0) {
 		fault_wrap(f, "%s", file);
@@ -219,7 +313,7 @@ int peft_read(const char *path, struct peft_adapter **out, struct fault *f)
 	rc = safetensors_open(file, &l->file, f);
 	if (rc == 0) {
 		borrow_notes(l);
-		rc = read_tensors(l, rank, f);
+		rc = read_tensors(l, f);
 		if (rc != 0)
 			fault_wrap(f, "%s", file);
 	}
@@ -253,6 +347,8 @@ void peft_free(struct peft_adapter *a)
 	free(l->values);
 	free(l->base_model);
 	free(l->notes);
+	peft_pattern_fini(&l->ranks);
+	peft_pattern_fini(&l->alphas);
 	safetensors_close(l->file);
 	free(l);
 }

@@ -13,6 +13,7 @@ struct walk {
 	const struct lora_layout *layout;
 	size_t act; /* bytes of an activation */
 	bool joins; /* as struct device */
+	bool dropout;
 	size_t layers;
 };
 
@@ -154,6 +155,22 @@ static size_t normed_room(const struct walk *w)
 	return w->joins ? larger(qkv, variants_group_room(w->layout, VARIANTS_GATE_UP)) : 0;
 }
 
+static size_t most_ranks(const struct walk *w)
+{
+	size_t most = 0;
+	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
+		most = larger(most, variants_ranks(w->layout, group));
+	return most;
+}
+
+static void place_dropout(struct activations *a, const struct walk *w)
+{
+	const struct model_shape *shape = w->shape;
+	size_t widest = larger(larger(shape->hidden, query_of(shape)), shape->intermediate);
+	a->dropped = take(a, a->tokens * widest, w->act);
+	a->dropout_at = take(a, 2, sizeof *a->dropout_at);
+}
+
 static void place_all(struct activations *a, const struct walk *w)
 {
 	const struct model_shape *shape = w->shape;
@@ -172,7 +189,9 @@ static void place_all(struct activations *a, const struct walk *w)
 	a->h = take(a, n * larger(a->h_stride, qkv_of(shape)), w->act);
 	if (a->use == ACTIVATIONS_TRAIN) {
 		a->d_residual = take(a, n * shape->hidden, w->act);
-		a->ds = take(a, n * variants_ranks(w->layout, VARIANTS_DOWN), w->act);
+		a->ds = take(a, n * (w->dropout ? most_ranks(w) : variants_ranks(w->layout, VARIANTS_DOWN)), w->act);
+		if (w->dropout)
+			place_dropout(a, w);
 	}
 	place_batch(a, w);
 	a->parts.shared = a->bytes - a->parts.kept;
@@ -181,14 +200,16 @@ static void place_all(struct activations *a, const struct walk *w)
 static const struct lora_layout no_adapter;
 
 void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size, bool joins,
-	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions, struct activations_bytes *out)
+	const struct activations_plan *plan, struct activations_bytes *out)
 {
 	struct walk w = {.shape = shape,
 		.layout = layout ? layout : &no_adapter,
 		.act = act_size,
 		.joins = joins,
+		.dropout = plan->dropout,
 		.layers = shape->layers};
-	struct activations a = {.use = use, .mode = mode, .tokens = tokens, .positions = positions};
+	struct activations a = {
+		.use = plan->use, .mode = plan->mode, .tokens = plan->tokens, .positions = plan->positions};
 	a.layers = must_calloc(shape->layers, sizeof *a.layers);
 	place_all(&a, &w);
 	*out = a.parts;
@@ -216,15 +237,19 @@ static void fill_rotations(struct activations *a, const struct model_shape *shap
 }
 
 int activations_plan(struct activations *a, struct device *d, const struct model_shape *shape,
-	const struct lora_layout *layout, enum activations_use use, enum memory_mode mode, size_t tokens,
-	size_t positions, struct fault *f)
+	const struct lora_layout *layout, const struct activations_plan *plan, struct fault *f)
 {
 	struct walk w = {.shape = shape,
 		.layout = layout ? layout : &no_adapter,
 		.act = d->act_size,
 		.joins = d->joins,
+		.dropout = plan->dropout,
 		.layers = shape->layers};
-	*a = (struct activations){.device = d, .use = use, .mode = mode, .tokens = tokens, .positions = positions};
+	*a = (struct activations){.device = d,
+		.use = plan->use,
+		.mode = plan->mode,
+		.tokens = plan->tokens,
+		.positions = plan->positions};
 	a->layers = must_calloc(shape->layers, sizeof *a->layers);
 	place_all(a, &w);
 	a->memory = d->ops->alloc(d, a->bytes);
@@ -232,7 +257,8 @@ int activations_plan(struct activations *a, struct device *d, const struct model
 		a->host = d->ops->host_alloc(d, a->parts.offloaded);
 	int rc = device_sync(d, f);
 	if (rc) {
-		fault_wrap(f, "%.1f MiB of activations for %zu tokens at once", (double)a->bytes / 0x1p20, tokens);
+		fault_wrap(
+			f, "%.1f MiB of activations for %zu tokens at once", (double)a->bytes / 0x1p20, plan->tokens);
 		activations_free(a);
 		return rc;
 	}

@@ -3,7 +3,7 @@
  * What is kept between forward and backward is only what the backward cannot recompute cheaply: the residual stream
  * before attention and before the MLP, q, k, v after rotation, the attention's output and log-sum-exp, gate and up, and
  * x A^T of each adapter; a memory mode keeps less of it on the device (train/memory.h). Both normed inputs and the MLP's
- * inner product are always recomputed. The thread that owns the device. */
+ * inner product are always recomputed, and so is what dropout leaves of an adapter's input. The thread that owns the device. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -64,9 +64,11 @@ struct activations {
 	void *delta; /* (N, hidden or query): what attention or MLP add to the residual stream; backward: gradient of
 			     * normed, and of what attention put out */
 	void *h; /* (N, ffn): silu(gate) * up, tokens h_stride apart; backward, dense: first its gradient, then those of q, k, v */
-	size_t h_stride;        /* elements, room for s included where the device joins */
-	void *d_residual;       /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
-	void *ds;               /* (N, ranks of the MLP's last linear): its scale * dy B */
+	size_t h_stride;  /* elements, room for s included where the device joins */
+	void *d_residual; /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
+	void *ds;      /* (N, ranks of the MLP's last linear; with dropout the most of any group): its scale * dy B */
+	void *dropped; /* dropout: (N, widest input): what an adapter reads; backward: first its gradient. NULL: none */
+	uint64_t *dropout_at;   /* (2): struct dropout. NULL: none */
 	uint32_t *ids;          /* (N) */
 	uint32_t *positions_of; /* (N): place of each token in its row */
 	uint32_t *row_offsets;  /* (N + 1) */
@@ -80,16 +82,21 @@ struct activations {
 	float *cosine, *sine;   /* (positions, head_size / 2) */
 };
 
+/* What a plan is made for. */
+struct activations_plan {
+	enum activations_use use;
+	enum memory_mode mode; /* ACTIVATIONS_TRAIN */
+	size_t tokens, positions;
+	bool dropout; /* ACTIVATIONS_TRAIN */
+};
+
 /* What a plan takes, without a device; joins as struct device has it. layout NULL: no adapter. */
 void activations_count(const struct model_shape *shape, const struct lora_layout *layout, size_t act_size, bool joins,
-	enum activations_use use, enum memory_mode mode, size_t tokens, size_t positions,
-	struct activations_bytes *out);
+	const struct activations_plan *plan, struct activations_bytes *out);
 
-/* layout NULL: no adapter. `positions` is the longest row. mode: for ACTIVATIONS_TRAIN. On failure (not enough memory)
- * nothing is left to free. */
+/* layout NULL: no adapter. On failure (not enough memory) nothing is left to free. */
 int activations_plan(struct activations *a, struct device *d, const struct model_shape *shape,
-	const struct lora_layout *layout, enum activations_use use, enum memory_mode mode, size_t tokens,
-	size_t positions, struct fault *f);
+	const struct lora_layout *layout, const struct activations_plan *plan, struct fault *f);
 /* Before device_close. Safe on a zeroed struct and twice. */
 void activations_free(struct activations *a);
 

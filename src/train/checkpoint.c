@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Happy path of a write: notes (settings, step, hash), then the three vectors, through the safetensors writer, which
+/* Happy path of a write: notes (settings, state, step, hash), then the three vectors, through the safetensors writer, which
  * renames into place after a sync. A read checks the header's shape, then the hash over notes and vectors, then the
  * settings: so a damaged file is called damaged and not misunderstood as one of other settings. */
 #include "train/checkpoint.h"
@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "formats/safetensors.h"
 
-#define CHECKPOINT_VERSION "1"
+#define CHECKPOINT_VERSION "2"
 enum { VECTORS = 3 };
 static const char *const vector_names[VECTORS] = {"adapter", "moment.first", "moment.second"};
 
@@ -48,7 +48,8 @@ static void digest(
 int checkpoint_write(const char *path, const struct checkpoint *c, const struct checkpoint_setting *settings,
 	size_t count, struct fault *f)
 {
-	struct safetensors_note *notes = must_calloc(count + 3, sizeof *notes);
+	size_t all = count + c->state_count + 2;
+	struct safetensors_note *notes = must_calloc(all + 1, sizeof *notes);
 	struct safetensors_tensor tensors[VECTORS];
 	char step[24], hex[HASH_HEX_SIZE];
 	snprintf(step, sizeof step, "%" PRIu64, c->step);
@@ -56,8 +57,10 @@ int checkpoint_write(const char *path, const struct checkpoint *c, const struct 
 	notes[1] = (struct safetensors_note){"step", step};
 	for (size_t i = 0; i < count; i++)
 		notes[i + 2] = (struct safetensors_note){settings[i].name, settings[i].value};
-	digest(c, notes, count + 2, hex);
-	notes[count + 2] = (struct safetensors_note){"hash", hex};
+	for (size_t i = 0; i < c->state_count; i++)
+		notes[count + i + 2] = (struct safetensors_note){c->state[i].name, c->state[i].value};
+	digest(c, notes, all, hex);
+	notes[all] = (struct safetensors_note){"hash", hex};
 	for (int i = 0; i < VECTORS; i++)
 		tensors[i] = (struct safetensors_tensor){
 			.name = vector_names[i],
@@ -66,7 +69,7 @@ int checkpoint_write(const char *path, const struct checkpoint *c, const struct 
 			.shape = {c->size},
 			.data = vector_of(c, i),
 		};
-	int rc = safetensors_write(path, 0600, tensors, VECTORS, notes, count + 3, f);
+	int rc = safetensors_write(path, 0600, tensors, VECTORS, notes, all + 1, f);
 	free(notes);
 	return rc;
 }
@@ -95,7 +98,8 @@ static int read_vectors(const struct safetensors *s, const char *path, struct ch
 static int check_hash(const struct safetensors *s, const char *path, const struct checkpoint *c,
 	const struct checkpoint_setting *settings, size_t count, struct fault *f)
 {
-	struct safetensors_note *notes = must_calloc(count + 2, sizeof *notes);
+	size_t all = count + c->state_count + 2;
+	struct safetensors_note *notes = must_calloc(all, sizeof *notes);
 	const char *stored = safetensors_note(s, "hash");
 	char hex[HASH_HEX_SIZE];
 	int rc = 0;
@@ -103,14 +107,16 @@ static int check_hash(const struct safetensors *s, const char *path, const struc
 	notes[1].key = "step";
 	for (size_t i = 0; i < count; i++)
 		notes[i + 2].key = settings[i].name;
-	for (size_t i = 0; i < count + 2 && !rc; i++) {
+	for (size_t i = 0; i < c->state_count; i++)
+		notes[count + i + 2].key = c->state[i].name;
+	for (size_t i = 0; i < all && !rc; i++) {
 		notes[i].value = safetensors_note(s, notes[i].key);
 		if (!notes[i].value)
 			rc = fault_set(f, SAKIORI_ECORRUPT, "%s is no checkpoint of this version: \"%s\" is missing",
 				path, notes[i].key);
 	}
 	if (!rc) {
-		digest(c, notes, count + 2, hex);
+		digest(c, notes, all, hex);
 		if (!stored || strcmp(stored, hex))
 			rc = fault_set(f, SAKIORI_ECORRUPT,
 				"%s is damaged: its hash does not match its contents; remove it and start over, or "
@@ -121,13 +127,20 @@ static int check_hash(const struct safetensors *s, const char *path, const struc
 	return rc;
 }
 
+static int check_version(const struct safetensors *s, const char *path, struct fault *f)
+{
+	const char *version = safetensors_note(s, "checkpoint");
+	if (!version || strcmp(version, CHECKPOINT_VERSION) == 0)
+		return 0; /* a missing one is found with the other notes */
+	return fault_set(f, SAKIORI_EUNSUPPORTED,
+		"%s is a checkpoint of version %.20s, this program reads " CHECKPOINT_VERSION
+		": start over without --resume",
+		path, version);
+}
+
 static int check_settings(const struct safetensors *s, const char *path, struct checkpoint *c,
 	const struct checkpoint_setting *settings, size_t count, struct fault *f)
 {
-	const char *version = safetensors_note(s, "checkpoint");
-	if (strcmp(version, CHECKPOINT_VERSION))
-		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"%s is a checkpoint of version %.20s, this program reads " CHECKPOINT_VERSION, path, version);
 	for (size_t i = 0; i < count; i++) {
 		const char *value = safetensors_note(s, settings[i].name);
 		if (strcmp(value, settings[i].value))
@@ -136,6 +149,8 @@ static int check_settings(const struct safetensors *s, const char *path, struct 
 				"--resume",
 				path, settings[i].name, value, settings[i].value);
 	}
+	for (size_t i = 0; i < c->state_count; i++)
+		snprintf(c->state[i].value, sizeof c->state[i].value, "%s", safetensors_note(s, c->state[i].name));
 	char *end;
 	c->step = strtoull(safetensors_note(s, "step"), &end, 10);
 	if (*end)
@@ -154,6 +169,8 @@ int checkpoint_read(const char *path, struct checkpoint *c, const struct checkpo
 	if (rc)
 		return fault_set(f, rc, "%s", own.text);
 	rc = read_vectors(s, path, c, f);
+	if (!rc)
+		rc = check_version(s, path, f);
 	if (!rc)
 		rc = check_hash(s, path, c, settings, count, f);
 	if (!rc)

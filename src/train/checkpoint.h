@@ -10,7 +10,7 @@
 
 struct checkpoint_setting {
 	const char *name; /* "rank", ...; no two alike */
-	char value[80];
+	char value[160];
 };
 
 struct checkpoint {
@@ -19,13 +19,15 @@ struct checkpoint {
 	float *adapter; /* borrowed by checkpoint_write; filled by checkpoint_read */
 	float *first;
 	float *second;
+	struct checkpoint_setting *state; /* what goes on and need not be the same: written; read back by name */
+	size_t state_count;
 };
 
 /* On failure the file that was there before is untouched. */
 int checkpoint_write(const char *path, const struct checkpoint *c, const struct checkpoint_setting *settings,
 	size_t count, struct fault *f);
 
-/* Fills the three vectors (c->size floats each, the caller's) and the step. SAKIORI_ENOTFOUND without a file,
+/* Fills the three vectors (c->size floats each, the caller's), the state's values and the step. SAKIORI_ENOTFOUND without a file,
  * SAKIORI_ECORRUPT when its hash or shape is wrong, SAKIORI_EMISMATCH naming the first setting that differs. On failure
  * the vectors' contents are undefined. */
 int checkpoint_read(const char *path, struct checkpoint *c, const struct checkpoint_setting *settings, size_t count,

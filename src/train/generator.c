@@ -11,9 +11,6 @@
 #include "train/model.h"
 #include "train/weights.h"
 
-/* Most prompt tokens in one pass; bounds the memory plan. */
-enum { PROMPT_TOKENS_AT_ONCE = 512 };
-
 struct generator {
 	double temperature;
 	struct rng rng;
@@ -33,7 +30,7 @@ static int load_adapter(struct generator *g, const char *directory, struct fault
 	weights_widths(&g->weights.shape, &widths);
 	int rc = lora_peft_settings(directory, &settings, f);
 	if (!rc)
-		rc = lora_layout_init(&g->layout, &widths, settings.rank, settings.alpha, settings.targets, f);
+		rc = lora_layout_init(&g->layout, &widths, &settings, f);
 	if (rc)
 		return rc;
 	size_t bytes = g->layout.size * sizeof(float);
@@ -119,7 +116,7 @@ int generator_start(struct generator *g, const int32_t *ids, size_t n, size_t mo
 	model_close(&g->model);
 	struct model_options options = {
 		.use = ACTIVATIONS_GENERATE,
-		.micro_tokens = n < PROMPT_TOKENS_AT_ONCE ? n : PROMPT_TOKENS_AT_ONCE,
+		.micro_tokens = n < MEMORY_TEXT_PASS ? n : MEMORY_TEXT_PASS,
 		.positions = n + more,
 	};
 	int rc = model_open(&g->model, g->device, &g->weights, g->adapter ? &g->layout : NULL, &options, f);

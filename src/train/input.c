@@ -106,7 +106,7 @@ static void list(struct input_set *s, const struct input_size *size)
 }
 
 void input_upload(struct input *in, const struct batch *batch, const struct input_size *size, float gradient_scale,
-	struct tokens *all, struct tokens *labelled)
+	const uint64_t *dropout_at, struct tokens *all, struct tokens *labelled)
 {
 	const struct activations *a = in->activations;
 	const struct device_ops *ops = in->device->ops;
@@ -121,6 +121,10 @@ void input_upload(struct input *in, const struct batch *batch, const struct inpu
 	pad(s, batch, size);
 	list(s, size);
 	ops->upload(in->device, a->gradient_scale, &s->gradient_scale, sizeof s->gradient_scale);
+	if (a->dropout_at && dropout_at) {
+		memcpy(s->dropout_at, dropout_at, sizeof s->dropout_at);
+		ops->upload(in->device, a->dropout_at, s->dropout_at, sizeof s->dropout_at);
+	}
 	ops->upload(in->device, a->ids, s->ids, size->tokens * sizeof *s->ids);
 	ops->upload(in->device, a->labels, s->labels, size->tokens * sizeof *s->labels);
 	ops->upload(in->device, a->row_offsets, s->row_offsets, (size->rows + 1) * sizeof *s->row_offsets);

@@ -29,6 +29,7 @@ struct input {
 	/* Host: what is not the batch's own, padded; one set a batch that may still be on its way. */
 	struct input_set {
 		float gradient_scale;
+		uint64_t dropout_at[2];
 		uint32_t *ids, *positions, *row_offsets, *labelled;
 		int32_t *labels;
 	} set[INPUT_SETS];
@@ -39,8 +40,8 @@ void input_init(struct input *in, const struct activations *a);
 /* Safe on a zeroed struct and twice. */
 void input_fini(struct input *in);
 /* Issues the copies; the batch is not looked at afterwards. Gives the tokens of a pass over it and those that the loss looks at.
- * size NULL: as it is. */
+ * size NULL: as it is. dropout_at (2) goes to the device where there is dropout; NULL: none. */
 void input_upload(struct input *in, const struct batch *batch, const struct input_size *size, float gradient_scale,
-	struct tokens *all, struct tokens *labelled);
+	const uint64_t *dropout_at, struct tokens *all, struct tokens *labelled);
 /* The device was waited for. */
 void input_arrived(struct input *in);

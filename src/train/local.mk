@@ -10,7 +10,7 @@ libtrain_a_SOURCES = \
 	%D%/memory.h %D%/memory_backend.h %D%/memory.c %D%/memory_backend.c \
 	%D%/checkpoint.h %D%/checkpoint.c \
 	%D%/lora_peft.h %D%/lora_peft.c \
-	%D%/trainer.h %D%/trainer.c %D%/trainer_config.c \
+	%D%/trainer.h %D%/trainer_private.h %D%/trainer.c %D%/trainer_config.c %D%/trainer_state.c %D%/trainer_text.c \
 	%D%/resume.h %D%/resume.c \
 	%D%/generator.h %D%/generator.c \
 	# end

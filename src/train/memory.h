@@ -21,6 +21,9 @@ enum memory_mode {
 	MEMORY_MODES,
 };
 
+/* Most tokens of a text that pass at once when a model writes. */
+#define MEMORY_TEXT_PASS 512
+
 /* No micro-batch has more. */
 #define MEMORY_TOKENS_MAX ((size_t)1 << 20)
 
@@ -46,7 +49,9 @@ struct memory_request {
 	enum weight_storage storage;
 	size_t tokens;         /* of a micro-batch, at most */
 	size_t longest;        /* tokens of its longest row */
+	size_t text_tokens;    /* of the longest text that the model writes between steps; 0: none */
 	enum memory_mode mode; /* no other may be chosen; MEMORY_MODES: any */
+	bool dropout;          /* of the adapter's inputs */
 	bool merged;           /* orders that make W + scale B A may be chosen (train/variants.h) */
 };
 

@@ -119,12 +119,26 @@ size_t memory_weight(const struct memory_request *r, const struct model_tensor *
 void memory_activations(const struct memory_request *r, enum memory_mode mode, struct memory_breakdown *out)
 {
 	struct activations_bytes b;
-	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), joins(r), ACTIVATIONS_TRAIN, mode,
-		r->tokens, r->longest, &b);
+	struct activations_plan plan = {.use = ACTIVATIONS_TRAIN,
+		.mode = mode,
+		.tokens = r->tokens,
+		.positions = r->longest,
+		.dropout = r->dropout};
+	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), joins(r), &plan, &b);
 	out->layer = b.layer;
 	out->kept = b.kept;
 	out->shared = b.shared;
 	out->offloaded = b.offloaded;
+}
+
+/* Beside all else: the text's keys and values, and one pass over them. */
+static size_t text_space(const struct memory_request *r)
+{
+	struct activations_bytes b;
+	struct activations_plan plan = {.use = ACTIVATIONS_GENERATE, .positions = r->text_tokens};
+	plan.tokens = r->text_tokens < MEMORY_TEXT_PASS ? r->text_tokens : MEMORY_TEXT_PASS;
+	activations_count(model_file_shape(r->file), r->layout, dtype_size(r->act), joins(r), &plan, &b);
+	return r->text_tokens ? b.kept + b.shared : 0;
 }
 
 /* ---- working space ---- */
@@ -208,4 +222,5 @@ void memory_working_space(const struct memory_request *r, struct memory_breakdow
 		cuda_working_space(r, out);
 	else
 		cpu_working_space(r, out);
+	out->other += text_space(r);
 }

@@ -24,7 +24,7 @@ static bool passes_on(const struct model *m, size_t layer, enum variants_group g
 {
 	enum lora_target first;
 	variants_targets(group, &first);
-	return layer > 0 || (m->layout && m->layout->targets & ((1u << first) - 1));
+	return layer > 0 || (m->layout && m->layout->settings.targets & ((1u << first) - 1));
 }
 
 /* The adapter of a group's linears, part by part. */
@@ -42,6 +42,7 @@ static void describe_parts(
 		part->a = p->adapter + e->a;
 		part->b = p->adapter + e->b;
 		part->rank = e->rank;
+		part->scale = e->scale;
 		part->grad_a = p->gradient ? p->gradient + e->a : NULL;
 		part->grad_b = p->gradient ? p->gradient + e->b : NULL;
 		ranks += e->rank;
@@ -58,7 +59,6 @@ static struct lora_linear describe(const struct model *m, const struct pass *p, 
 		linear.x_stride = m->activations.h_stride;
 	if (!p->adapter)
 		return linear;
-	linear.scale = lora_scale(m->layout);
 	describe_parts(m, p, layer, group, &linear);
 	if (!p->gradient || !linear.parts)
 		return linear;
@@ -68,6 +68,95 @@ static struct lora_linear describe(const struct model *m, const struct pass *p, 
 	linear.s = choice.s ? m->activations.layers[layer].s[group] : NULL;
 	linear.ds = group == VARIANTS_DOWN ? m->activations.ds : NULL; /* for lora_gradient_a */
 	return linear;
+}
+
+/* ---- linears whose adapters read a dropped input ---- */
+
+/* Which of Philox's streams are dropout's: first values and the order of the rows have those below. */
+#define DROPOUT_STREAMS ((uint64_t)1 << 63)
+/* Streams of one step: groups of all layers. */
+#define DROPOUT_STEP ((uint64_t)1 << 16)
+
+static bool drops(const struct model *m, const struct pass *p, const struct lora_linear *linear)
+{
+	return p->gradient && linear->parts && m->dropout.keep;
+}
+
+static struct dropout dropout_of(const struct model *m, size_t layer, enum variants_group group)
+{
+	struct dropout r = m->dropout;
+	r.stream = DROPOUT_STREAMS | (layer * VARIANTS_GROUPS + group);
+	r.at = m->activations.dropout_at;
+	return r;
+}
+
+static size_t inputs_of(const struct model *m, enum variants_group group)
+{
+	enum lora_target first;
+	variants_targets(group, &first);
+	return lora_cols(&m->layout->widths, first);
+}
+
+/* x, its tokens x_stride apart, -> dropped, dense. */
+static void drop(
+	struct model *m, const struct pass *p, size_t layer, enum variants_group group, const void *x, size_t x_stride)
+{
+	struct dropout r = dropout_of(m, layer, group);
+	m->device->ops->dropout_forward(
+		m->device, &r, p->tokens.count, inputs_of(m, group), x, x_stride, m->activations.dropped);
+}
+
+/* y of the layer. */
+static void linear_forward(struct model *m, const struct pass *p, size_t layer, enum variants_group group,
+	const void *x, struct lora_linear *linear)
+{
+	if (drops(m, p, linear)) {
+		drop(m, p, layer, group, x, linear->x_stride);
+		linear->adapter_x = m->activations.dropped;
+	}
+	m->device->ops->lora_forward(m->device, &p->tokens, x, linear);
+}
+
+/* dx and grad_b; the adapter's share of dx goes through its dropout, the base's does not. grad_a is left to linear_gradient_a. */
+static void dropped_backward(struct model *m, const struct pass *p, size_t layer, enum variants_group group,
+	struct lora_linear *linear, void *dx)
+{
+	struct dropout r = dropout_of(m, layer, group);
+	linear->ds = m->activations.ds;
+	linear->adapter_dx = m->activations.dropped;
+	m->device->ops->lora_backward(m->device, &p->tokens, NULL, linear, dx, false, NULL);
+	m->device->ops->dropout_backward(
+		m->device, &r, p->tokens.count, inputs_of(m, group), m->activations.dropped, dx);
+}
+
+/* grad_a of a layer whose backward had no x yet. */
+static void linear_gradient_a(struct model *m, const struct pass *p, size_t layer, enum variants_group group,
+	const void *x, struct lora_linear *linear)
+{
+	if (drops(m, p, linear)) {
+		drop(m, p, layer, group, x, linear->x_stride);
+		x = m->activations.dropped;
+		linear->x_stride = 0;
+	}
+	m->device->ops->lora_gradient_a(m->device, &p->tokens, x, linear);
+}
+
+/* The layer's gradients; dx NULL: not wanted. */
+static void linear_backward(struct model *m, const struct pass *p, size_t layer, enum variants_group group,
+	const void *x, struct lora_linear *linear, void *dx)
+{
+	bool dropped = drops(m, p, linear);
+	if (dropped && dx) {
+		dropped_backward(m, p, layer, group, linear, dx);
+		linear_gradient_a(m, p, layer, group, x, linear);
+		return;
+	}
+	if (dropped) {
+		drop(m, p, layer, group, x, linear->x_stride);
+		x = m->activations.dropped;
+		linear->x_stride = 0;
+	}
+	m->device->ops->lora_backward(m->device, &p->tokens, x, linear, dx, false, NULL);
 }
 
 static size_t query_width(const struct model *m)
@@ -147,7 +236,7 @@ static void attend(struct model *m, const struct pass *p, size_t layer)
 	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
 	void *new = act_at(d, saved->qkv, p->past * qkv_width(m));
 	qkv.y = new;
-	d->ops->lora_forward(d, &p->tokens, a->normed, &qkv);
+	linear_forward(m, p, layer, VARIANTS_QKV, a->normed, &qkv);
 	d->ops->rope_forward(
 		d, &rope, p->tokens.count, a->positions_of, new, attention.heads + attention.kv_heads, qkv_width(m));
 	d->ops->attention_forward(d, &attention, &p->tokens, new, act_at(d, saved->qkv, query_width(m)),
@@ -162,7 +251,7 @@ static void attention_forward(struct model *m, const struct pass *p, size_t laye
 	attend(m, p, layer);
 	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
 	o.y = a->delta;
-	m->device->ops->lora_forward(m->device, &p->tokens, a->layers[layer].attended, &o);
+	linear_forward(m, p, layer, VARIANTS_O, a->layers[layer].attended, &o);
 }
 
 /* normed -> gate, up. */
@@ -171,7 +260,7 @@ static void gate_up_forward(struct model *m, const struct pass *p, size_t layer)
 	struct activations *a = &m->activations;
 	struct lora_linear gate_up = describe(m, p, layer, VARIANTS_GATE_UP);
 	gate_up.y = a->layers[layer].gate_up;
-	m->device->ops->lora_forward(m->device, &p->tokens, a->normed, &gate_up);
+	linear_forward(m, p, layer, VARIANTS_GATE_UP, a->normed, &gate_up);
 }
 
 static void activate(struct model *m, const struct pass *p, size_t layer)
@@ -190,7 +279,7 @@ static void mlp_forward(struct model *m, const struct pass *p, size_t layer)
 	activate(m, p, layer);
 	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
 	down.y = a->delta;
-	m->device->ops->lora_forward(m->device, &p->tokens, a->h, &down);
+	linear_forward(m, p, layer, VARIANTS_DOWN, a->h, &down);
 }
 
 /* ids -> normed = the final norm's output, residual_out before it. */
@@ -252,16 +341,19 @@ static void down_backward(struct model *m, const struct pass *p, size_t layer)
 	down.dy = a->d_residual;
 	if (!passes_on(m, layer, VARIANTS_DOWN)) {
 		activate(m, p, layer);
-		d->ops->lora_backward(d, &p->tokens, a->h, &down, NULL, false, NULL);
+		linear_backward(m, p, layer, VARIANTS_DOWN, a->h, &down, NULL);
 		return;
 	}
 	down.x_stride = 0; /* h lies dense where its gradient lay */
-	d->ops->lora_backward(d, &p->tokens, NULL, &down, a->h, false, NULL);
+	if (drops(m, p, &down))
+		dropped_backward(m, p, layer, VARIANTS_DOWN, &down, a->h);
+	else
+		d->ops->lora_backward(d, &p->tokens, NULL, &down, a->h, false, NULL);
 	if (passes_on(m, layer, VARIANTS_GATE_UP))
 		next_reader(m, a->layers[layer].gate_up, layer, VARIANTS_GATE_UP, WEIGHT_BACKWARD);
 	d->ops->activation_backward(d, ACTIVATION_SWIGLU, p->tokens.count, m->weights->shape.intermediate, a->h,
 		a->layers[layer].gate_up, a->h);
-	d->ops->lora_gradient_a(d, &p->tokens, a->h, &down);
+	linear_gradient_a(m, p, layer, VARIANTS_DOWN, a->h, &down);
 }
 
 /* d_residual holds the gradient of the layer's output; it becomes that of the stream before the MLP. normed is the
@@ -277,7 +369,7 @@ static void mlp_backward(struct model *m, const struct pass *p, size_t layer)
 	bool below = passes_on(m, layer, VARIANTS_GATE_UP);
 	struct lora_linear gate_up = describe(m, p, layer, VARIANTS_GATE_UP);
 	gate_up.dy = saved->gate_up;
-	d->ops->lora_backward(d, &p->tokens, a->normed, &gate_up, below ? a->delta : NULL, false, NULL);
+	linear_backward(m, p, layer, VARIANTS_GATE_UP, a->normed, &gate_up, below ? a->delta : NULL);
 	if (!below)
 		return;
 	if (passes_on(m, layer, VARIANTS_O))
@@ -312,7 +404,7 @@ static void attention_backward(struct model *m, const struct pass *p, size_t lay
 	bool below = passes_on(m, layer, VARIANTS_O);
 	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
 	o.dy = a->d_residual;
-	d->ops->lora_backward(d, &p->tokens, saved->attended, &o, below ? a->delta : NULL, false, NULL);
+	linear_backward(m, p, layer, VARIANTS_O, saved->attended, &o, below ? a->delta : NULL);
 	if (!below)
 		return;
 	attend_backward(m, p, layer);
@@ -320,7 +412,7 @@ static void attention_backward(struct model *m, const struct pass *p, size_t lay
 	norm(m, n, saved->residual, m->weights->blocks[layer].input_norm);
 	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
 	qkv.dy = a->h;
-	d->ops->lora_backward(d, &p->tokens, a->normed, &qkv, below ? a->delta : NULL, false, NULL);
+	linear_backward(m, p, layer, VARIANTS_QKV, a->normed, &qkv, below ? a->delta : NULL);
 	if (!below)
 		return;
 	if (layer > 0)
@@ -348,12 +440,23 @@ static void backward(struct model *m, const struct pass *p)
 	}
 }
 
+uint32_t model_dropout_keep(double share)
+{
+	return share > 0 ? (uint32_t)lround((1 - share) * DROPOUT_ALL) : 0;
+}
+
 int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
 	const struct model_options *options, struct fault *f)
 {
 	*m = (struct model){.device = d, .weights = weights, .layout = layout, .variants = options->variants};
-	int rc = activations_plan(&m->activations, d, &weights->shape, layout, options->use, options->memory,
-		options->micro_tokens, options->positions, f);
+	m->dropout.keep = model_dropout_keep(options->dropout);
+	m->dropout.seed = options->dropout_seed;
+	struct activations_plan plan = {.use = options->use,
+		.mode = options->memory,
+		.tokens = options->micro_tokens,
+		.positions = options->positions,
+		.dropout = m->dropout.keep};
+	int rc = activations_plan(&m->activations, d, &weights->shape, layout, &plan, f);
 	if (!rc) {
 		input_init(&m->input, &m->activations);
 		m->positions = must_calloc(options->micro_tokens, sizeof *m->positions);
@@ -367,6 +470,12 @@ void model_close(struct model *m)
 	input_fini(&m->input);
 	free(m->positions);
 	memset(m, 0, sizeof *m);
+}
+
+void model_begin_step(struct model *m, uint64_t step)
+{
+	m->dropout_at[0] = step * DROPOUT_STEP;
+	m->dropout_at[1] = 0;
 }
 
 void model_reset_loss(struct model *m)
@@ -396,9 +505,10 @@ static uint64_t recording_key(const struct model *m, const struct pass *p, size_
 	const struct activations *a = &m->activations;
 	const void *places[] = {a->memory, a->host, m->weights->blocks, m->layout, p->adapter, p->gradient};
 	const size_t sizes[] = {p->tokens.count, p->tokens.rows, p->tokens.longest, labelled, (size_t)a->mode,
-		a->tokens, a->positions, m->layout->rank, m->layout->targets};
+		a->tokens, a->positions, m->dropout.keep};
 	uint64_t h = hash_bytes_in(14695981039346656037u, places, sizeof places);
 	h = hash_bytes_in(h, sizes, sizeof sizes);
+	h = hash_bytes_in(h, m->layout->hash, sizeof m->layout->hash);
 	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
 		for (int dx = 0; dx < 2; dx++) {
 			struct variants_choice c = variants_at(m->variants, group, p->tokens.count, dx);
@@ -424,13 +534,15 @@ void model_differentiate(
 	struct device *d = m->device;
 	struct pass p = {.adapter = adapter, .gradient = gradient};
 	struct tokens labelled;
+	const uint64_t at[] = {m->dropout_at[0], m->dropout_at[1]};
+	m->dropout_at[1] += batch->tokens;
 	if (!d->records) {
-		input_upload(&m->input, batch, NULL, gradient_scale, &p.tokens, &labelled);
+		input_upload(&m->input, batch, NULL, gradient_scale, at, &p.tokens, &labelled);
 		differentiate(m, &p, &labelled);
 		return;
 	}
 	struct input_size size = input_padded(batch, m->activations.tokens, m->activations.positions);
-	input_upload(&m->input, batch, &size, gradient_scale, &p.tokens, &labelled);
+	input_upload(&m->input, batch, &size, gradient_scale, at, &p.tokens, &labelled);
 	uint64_t key = recording_key(m, &p, size.labelled);
 	if (d->ops->replay(d, key))
 		return;
@@ -445,7 +557,7 @@ void model_evaluate(struct model *m, const struct batch *batch, const float *ada
 	struct pass p = {.adapter = adapter};
 	struct cross_entropy loss = {.labels = a->labels, .sum = a->loss, .correct = correct ? a->correct : NULL};
 	struct tokens labelled;
-	input_upload(&m->input, batch, NULL, 0, &p.tokens, &labelled);
+	input_upload(&m->input, batch, NULL, 0, NULL, &p.tokens, &labelled);
 	forward(m, &p);
 	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, NULL);
 	if (correct)

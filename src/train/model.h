@@ -23,7 +23,9 @@ struct model {
 	struct activations activations;
 	size_t cached; /* generating: tokens whose keys and values are kept */
 	struct input input;
-	uint32_t *positions; /* (N), host: generating, places of the tokens in the text */
+	uint32_t *positions;    /* (N), host: generating, places of the tokens in the text */
+	struct dropout dropout; /* keep 0: none */
+	uint64_t dropout_at[2]; /* of the next micro-batch */
 };
 
 /* What a model is opened for. */
@@ -33,12 +35,23 @@ struct model_options {
 	size_t micro_tokens;             /* most tokens of one pass */
 	size_t positions;                /* longest row (or, generating, longest text) */
 	const struct variants *variants; /* orders of the adapter's products; NULL: fixed. Read at every pass */
+	/* ACTIVATIONS_TRAIN: share of the elements that an adapter reads which model_differentiate takes as 0, the others being that much
+	 * larger; linears of one group read the same. The orders must be fixed. */
+	double dropout;
+	uint64_t dropout_seed;
 };
 
 int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
 	const struct model_options *options, struct fault *f);
 /* Safe on a zeroed struct and twice. */
 void model_close(struct model *m);
+
+/* Elements kept of DROPOUT_ALL; 0: no dropout. */
+uint32_t model_dropout_keep(double share);
+
+/* The micro-batches from here on are those of step `step`: what dropout leaves out is a pure function of seed, step, the token's place among the
+ * step's tokens and the element, whatever the micro-batches are cut like. */
+void model_begin_step(struct model *m, uint64_t step);
 
 /* Starts a sum of losses. */
 void model_reset_loss(struct model *m);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening reads the cheap and error-prone parts first (shape, rows), then the weights. A step gathers the gradient of
  * all its micro-batches before it touches the adapter, so whatever fails or cancels it leaves nothing behind. */
-#include "train/trainer.h"
+#include "train/trainer_private.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,29 +17,11 @@
 #include "text/chat.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
-#include "train/checkpoint.h"
-#include "train/lora_peft.h"
 #include "train/model.h"
 #include "train/weights.h"
 
 /* Rows that one round of evaluation hands to the packer; only a bound on its memory. */
 enum { EVAL_ROWS_AT_ONCE = 256 };
-
-struct trainer {
-	struct trainer_config config; /* its strings are gone after opening */
-	char base_name[160];
-	struct device *device;
-	struct dataset *data, *eval;
-	struct sampler *sampler, *eval_sampler;
-	struct weights weights;
-	struct lora_layout layout;
-	struct variants variants;
-	struct model model;
-	struct optim optim;
-	float *adapter;   /* device, layout.size */
-	uint8_t *correct; /* host, one a token of a micro-batch */
-	atomic_bool cancelled;
-};
 
 static void data_progress(void *self, size_t done, size_t total)
 {
@@ -138,16 +120,17 @@ static size_t longest_row(const struct trainer *t)
 static struct variants_config variants_wanted(const struct trainer *t)
 {
 	const struct trainer_config *c = &t->config;
-	return (struct variants_config){
-		.mode = c->variants,
+	struct variants_config v = {
+		/* An adapter that reads a dropped input has no other order. */
+		.mode = c->dropout > 0 ? VARIANTS_FIXED : c->variants,
 		.widths = t->layout.widths,
-		.rank = c->rank,
-		.targets = c->targets,
 		.storage = trainer_storage(c->base_dtype),
 		.tokens = largest_pass(t),
 		.keep_s = true,
 		.cache = c->cache,
 	};
+	memcpy(v.ranks, t->layout.ranks, sizeof v.ranks);
+	return v;
 }
 
 /* Decides what is kept for the backward, by what is free on the device; the mode in use is then config.memory. */
@@ -165,7 +148,9 @@ static int choose_memory(struct trainer *t, const struct model_file *mf, struct 
 		.storage = trainer_storage(c->base_dtype),
 		.tokens = largest_pass(t),
 		.longest = longest_row(t) ? longest_row(t) : 1,
+		.text_tokens = c->text_tokens,
 		.mode = c->memory,
+		.dropout = c->dropout > 0,
 		.merged = variants_may_merge(c->device, t->device->act, t->device->threads, &orders),
 	};
 	t->device->ops->memory(t->device, &memory);
@@ -181,6 +166,8 @@ static int open_activations(struct trainer *t, struct fault *f)
 		.micro_tokens = largest_pass(t),
 		.positions = longest_row(t) ? longest_row(t) : 1,
 		.variants = t->data ? &t->variants : NULL,
+		.dropout = t->data ? c->dropout : 0,
+		.dropout_seed = c->seed,
 	};
 	int rc = model_open(&t->model, t->device, &t->weights, &t->layout, &options, f);
 	if (rc || !t->data)
@@ -194,21 +181,43 @@ static int open_activations(struct trainer *t, struct fault *f)
 	return variants_choose(&t->variants, t->device, &orders, f);
 }
 
+/* For LoRA+: all A of a layer, then all B. */
+static struct optim_piece *rate_pieces(const struct lora_layout *layout, double ratio, size_t *count)
+{
+	struct optim_piece *pieces = must_calloc(2 * layout->widths.layers, sizeof *pieces);
+	for (size_t i = 0; i < layout->count; i++) {
+		const struct lora_entry *e = &layout->entries[i];
+		pieces[2 * e->layer].count += e->rank * e->in;
+		pieces[2 * e->layer + 1].count += e->rank * e->out;
+	}
+	*count = 2 * layout->widths.layers;
+	for (size_t i = 0; i < *count; i++)
+		pieces[i].factor = i % 2 ? ratio : 1;
+	return pieces;
+}
+
 static int open_optim(struct trainer *t, struct fault *f)
 {
 	const struct trainer_config *c = &t->config;
+	size_t count = 0;
+	struct optim_piece *pieces = c->lora_plus == 1 ? NULL : rate_pieces(&t->layout, c->lora_plus, &count);
 	struct optim_config optim = {
 		.lr = c->lr,
 		.schedule = c->schedule,
 		.warmup = c->warmup,
 		.total_steps = c->total_steps,
+		.decay = c->decay,
 		.beta1 = c->beta1,
 		.beta2 = c->beta2,
 		.epsilon = c->epsilon,
 		.weight_decay = c->weight_decay,
 		.clip = c->clip,
+		.pieces = pieces,
+		.piece_count = count,
 	};
-	return optim_init(&t->optim, t->device, &optim, t->layout.size, f);
+	int rc = optim_init(&t->optim, t->device, &optim, t->layout.size, f);
+	free(pieces);
+	return rc;
 }
 
 static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
@@ -226,7 +235,7 @@ static int open_model(struct trainer *t, struct model_file *mf, struct fault *f)
 		.progress_self = c->progress_self};
 	struct lora_widths widths;
 	weights_widths(model_file_shape(mf), &widths);
-	int rc = lora_layout_init(&t->layout, &widths, c->rank, c->alpha, c->targets, f);
+	int rc = lora_layout_init(&t->layout, &widths, &c->adapter, f);
 	if (!rc)
 		rc = device_open(&device, &t->device, f);
 	if (!rc && t->data)
@@ -315,11 +324,6 @@ void trainer_close(struct trainer *t)
 	free(t);
 }
 
-const struct trainer_config *trainer_config(const struct trainer *t)
-{
-	return &t->config;
-}
-
 void trainer_cancel(struct trainer *t)
 {
 	atomic_store(&t->cancelled, true);
@@ -345,6 +349,7 @@ int trainer_step(struct trainer *t, struct step_stats *stats, struct fault *f)
 		return fault_set(f, SAKIORI_EINVAL, "opened without training rows");
 	sampler_step(t->sampler, t->optim.step, &list);
 	optim_begin(&t->optim);
+	model_begin_step(&t->model, t->optim.step);
 	model_reset_loss(&t->model);
 	for (size_t i = 0; i < list.count; i++) {
 		int rc = check_cancelled(t, f);
@@ -419,162 +424,4 @@ int trainer_evaluate(struct trainer *t, struct eval_stats *stats, struct fault *
 int trainer_evaluate_base(struct trainer *t, struct eval_stats *stats, struct fault *f)
 {
 	return evaluate(t, NULL, stats, f);
-}
-
-const struct lora_layout *trainer_layout(const struct trainer *t)
-{
-	return &t->layout;
-}
-
-static bool all_finite(const float *x, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!isfinite(x[i]))
-			return false;
-	return true;
-}
-
-static int get(struct trainer *t, const float *from, float *host, struct fault *f)
-{
-	t->device->ops->download(t->device, host, from, t->layout.size * sizeof *host);
-	return device_sync(t->device, f);
-}
-
-static int set(struct trainer *t, float *to, const float *host, struct fault *f)
-{
-	if (!all_finite(host, t->layout.size))
-		return fault_set(f, SAKIORI_EINVAL, "the adapter or its moments hold a value that is not finite");
-	t->device->ops->upload(t->device, to, host, t->layout.size * sizeof *host);
-	return device_sync(t->device, f);
-}
-
-int trainer_get_adapter(struct trainer *t, float *vector, struct fault *f)
-{
-	return get(t, t->adapter, vector, f);
-}
-
-int trainer_set_adapter(struct trainer *t, const float *vector, struct fault *f)
-{
-	return set(t, t->adapter, vector, f);
-}
-
-int trainer_get_moments(struct trainer *t, float *m, float *v, struct fault *f)
-{
-	if (!t->data)
-		return fault_set(f, SAKIORI_EINVAL, "opened without training rows: there are no moments");
-	int rc = get(t, t->optim.first, m, f);
-	return rc ? rc : get(t, t->optim.second, v, f);
-}
-
-int trainer_set_moments(struct trainer *t, const float *m, const float *v, struct fault *f)
-{
-	if (!t->data)
-		return fault_set(f, SAKIORI_EINVAL, "opened without training rows: there are no moments");
-	if (!all_finite(m, t->layout.size))
-		return fault_set(f, SAKIORI_EINVAL, "the moments hold a value that is not finite");
-	int rc = set(t, t->optim.second, v, f);
-	return rc ? rc : set(t, t->optim.first, m, f);
-}
-
-uint64_t trainer_step_number(const struct trainer *t)
-{
-	return t->optim.step;
-}
-
-void trainer_set_step_number(struct trainer *t, uint64_t step)
-{
-	t->optim.step = step;
-}
-
-void trainer_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE])
-{
-	memcpy(out, t->weights.fingerprint, HASH_SIZE);
-}
-
-void trainer_data_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE])
-{
-	memset(out, 0, HASH_SIZE);
-	if (t->data)
-		dataset_fingerprint(t->data, out);
-}
-
-uint64_t trainer_rows(const struct trainer *t)
-{
-	return t->data ? dataset_counts(t->data)->rows : 0;
-}
-
-uint64_t trainer_eval_rows(const struct trainer *t)
-{
-	return t->eval ? dataset_counts(t->eval)->rows : 0;
-}
-
-uint64_t trainer_truncated_rows(const struct trainer *t)
-{
-	return (t->data ? dataset_counts(t->data)->truncated_rows : 0) +
-	       (t->eval ? dataset_counts(t->eval)->truncated_rows : 0);
-}
-
-void trainer_bytes(const struct trainer *t, struct trainer_bytes *out)
-{
-	/* The adapter, and in training its gradient and two moments. */
-	size_t vectors = t->data ? 4 : 1;
-	*out = (struct trainer_bytes){.weights = t->weights.bytes,
-		.adapter = vectors * t->layout.size * sizeof(float),
-		.activations = t->model.activations.bytes};
-}
-
-size_t trainer_memory_bytes(const struct trainer *t)
-{
-	struct trainer_bytes bytes;
-	trainer_bytes(t, &bytes);
-	return bytes.weights + bytes.adapter + bytes.activations;
-}
-
-int trainer_device_check(struct trainer *t, struct fault *f)
-{
-	return device_sync(t->device, f);
-}
-
-void trainer_device_memory(struct trainer *t, struct device_memory *out)
-{
-	t->device->ops->memory(t->device, out);
-}
-
-const struct variants *trainer_variants(const struct trainer *t)
-{
-	return &t->variants;
-}
-
-size_t trainer_pass_tokens(const struct trainer *t)
-{
-	return t->model.activations.tokens;
-}
-
-const struct model_shape *trainer_shape(const struct trainer *t)
-{
-	return &t->weights.shape;
-}
-
-int trainer_save_peft(struct trainer *t, const char *directory, struct fault *f)
-{
-	float *vector = must_alloc(t->layout.size * sizeof *vector);
-	char fingerprint[HASH_HEX_SIZE], step[24];
-	hex_encode(t->weights.fingerprint, HASH_SIZE, fingerprint);
-	snprintf(step, sizeof step, "%" PRIu64, t->optim.step);
-	const struct safetensors_note notes[] = {{"sakiori.base_fingerprint", fingerprint}, {"sakiori.steps", step}};
-	int rc = trainer_get_adapter(t, vector, f);
-	if (!rc)
-		rc = lora_peft_write(directory, &t->layout, vector, t->base_name, notes, 2, f);
-	free(vector);
-	return rc;
-}
-
-int trainer_load_peft(struct trainer *t, const char *directory, struct fault *f)
-{
-	float *vector = must_alloc(t->layout.size * sizeof *vector);
-	int rc = lora_peft_read(directory, &t->layout, vector, f);
-	if (!rc)
-		rc = trainer_set_adapter(t, vector, f);
-	free(vector);
-	return rc;
 }

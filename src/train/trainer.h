@@ -36,22 +36,24 @@ struct trainer_config {
 		random_rows; /* in the place of data: so many rows of max_seq random tokens, all learned; for benches */
 	const char *eval;    /* evaluation rows (JSONL); NULL: trainer_evaluate refuses */
 	size_t eval_rows;    /* at most this many, the first ones; 0 = all */
+	size_t text_tokens;  /* of the longest text of trainer_write_on, prompt and all; 0: none is written */
 	size_t batch_rows;   /* rows a step */
 	size_t max_seq;      /* tokens a row at most */
 	size_t micro_tokens; /* tokens of one forward and backward pass at most; 0 = max(max_seq, 2048). Sets memory, not
 				the result */
-	size_t rank;
-	float alpha;            /* 0 = 2 * rank */
-	unsigned targets;       /* mask of enum lora_target; LORA_ALL */
-	double lr;              /* peak learning rate */
-	enum schedule schedule; /* SCHEDULE_CONSTANT, SCHEDULE_LINEAR or SCHEDULE_COSINE */
-	uint64_t warmup;        /* steps of linear warm-up */
+	struct lora_settings adapter; /* alpha 0 = 2 * rank */
+	double dropout;               /* share of the adapter's inputs that a training step leaves out */
+	double lr;                    /* peak learning rate */
+	double lora_plus;             /* the learning rate of B is so many times A's (LoRA+, arXiv 2402.12354) */
+	enum schedule schedule;
+	double decay;         /* SCHEDULE_WSD: share of the steps in which the rate falls */
+	uint64_t warmup;      /* steps of linear warm-up */
 	uint64_t total_steps; /* length of the schedule; 0 = one pass over the rows. In the daemon: rounds * local steps
 			       */
 	double beta1, beta2, epsilon;
 	double weight_decay; /* decoupled, on every adapter parameter */
 	double clip;         /* greatest global gradient norm; 0 = no clipping */
-	uint64_t seed;       /* first adapter values and order of the rows */
+	uint64_t seed;       /* first adapter values, order of the rows, dropout */
 	enum trainer_dtype base_dtype;
 	unsigned threads;            /* 0 = one a core */
 	const char *device;          /* "cpu" or "cuda[:N]" */
@@ -68,7 +70,7 @@ struct trainer_config {
 	void *progress_self;
 };
 
-/* rank 16, alpha 32, all targets, lr 2e-4 linear, 4 rows x 512 tokens, AdamW (0.9, 0.999, 1e-8, 0), clip 1, bf16, cpu.
+/* rank 16, alpha 32, all targets, no dropout, lr 2e-4 linear, 4 rows x 512 tokens, AdamW (0.9, 0.999, 1e-8, 0), clip 1, bf16, cpu.
  */
 void trainer_config_default(struct trainer_config *config);
 /* Fills in the defaults of zeros (but total_steps, which takes the rows) and refuses senseless settings with
@@ -120,6 +122,16 @@ int trainer_step(struct trainer *t, struct step_stats *stats, struct fault *f);
 int trainer_evaluate(struct trainer *t, struct eval_stats *stats, struct fault *f);
 /* The base model alone (no adapter) on the evaluation rows. */
 int trainer_evaluate_base(struct trainer *t, struct eval_stats *stats, struct fault *f);
+/* What a text begins with. */
+struct trainer_prompt {
+	const int32_t *ids;
+	size_t count; /* at least 1 */
+	size_t more;  /* tokens to write at most */
+	int32_t end;  /* the token that ends a text; -1: none */
+};
+/* The likeliest tokens after the prompt, with the current adapter; without the end token. out has room for p->more. Changes nothing of the
+ * training. */
+int trainer_write_on(struct trainer *t, const struct trainer_prompt *p, int32_t *out, size_t *count, struct fault *f);
 /* Any thread, also before or during a call: the running (else the next) step or evaluation returns SAKIORI_ECANCELLED
  * at the next micro-batch. One call cancels once. */
 void trainer_cancel(struct trainer *t);
@@ -140,6 +152,8 @@ void trainer_set_step_number(struct trainer *t, uint64_t step);
 void trainer_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE]);
 /* BLAKE2b of the tokenized training rows in file order; zero without training data. */
 void trainer_data_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE]);
+/* The same of the evaluation rows. */
+void trainer_eval_fingerprint(const struct trainer *t, uint8_t out[static HASH_SIZE]);
 /* Rows of training and of evaluation data; how many were cut at max_seq. */
 uint64_t trainer_rows(const struct trainer *t);
 uint64_t trainer_eval_rows(const struct trainer *t);

@@ -2,6 +2,7 @@
 /* What a trainer is opened with: defaults, words, and what is refused. */
 #include <string.h>
 
+#include "train/model.h"
 #include "train/trainer.h"
 
 void trainer_config_default(struct trainer_config *config)
@@ -9,10 +10,11 @@ void trainer_config_default(struct trainer_config *config)
 	*config = (struct trainer_config){
 		.batch_rows = 4,
 		.max_seq = 512,
-		.rank = 16,
-		.targets = LORA_ALL,
+		.adapter = {.rank = 16, .targets = LORA_ALL},
 		.lr = 2e-4,
+		.lora_plus = 1,
 		.schedule = SCHEDULE_LINEAR,
+		.decay = 0.2,
 		.beta1 = 0.9,
 		.beta2 = 0.999,
 		.epsilon = 1e-8,
@@ -95,6 +97,13 @@ int trainer_config_check(struct trainer_config *c, struct fault *f)
 			c->max_seq, 1 << 20);
 	if (!(c->lr >= 0 && c->lr <= 1))
 		return fault_set(f, SAKIORI_EINVAL, "learning rate %g: expected 0 to 1", c->lr);
+	if (!(c->dropout >= 0 && c->dropout < 1) || (c->dropout > 0 && !model_dropout_keep(c->dropout)))
+		return fault_set(f, SAKIORI_EINVAL, "dropout %g: expected 0 or more, and below 1", c->dropout);
+	if (!(c->lora_plus > 0 && c->lora_plus * c->lr <= 1))
+		return fault_set(f, SAKIORI_EINVAL,
+			"LoRA+ ratio %g: expected above 0, and a learning rate of at most 1 for B", c->lora_plus);
+	if (!(c->decay > 0 && c->decay <= 1))
+		return fault_set(f, SAKIORI_EINVAL, "decay share %g: expected above 0, at most 1", c->decay);
 	if (!(c->weight_decay >= 0 && c->weight_decay <= 1) || !(c->clip >= 0) || !(c->epsilon > 0))
 		return fault_set(f, SAKIORI_EINVAL, "weight decay must be 0 to 1, clipping 0 or more, epsilon above 0");
 	if (!(c->beta1 >= 0 && c->beta1 < 1) || !(c->beta2 >= 0 && c->beta2 < 1))
@@ -105,7 +114,7 @@ int trainer_config_check(struct trainer_config *c, struct fault *f)
 			"takes fixed "
 			"or cost",
 			variants_mode_name(c->variants));
-	if (c->alpha == 0)
-		c->alpha = 2 * (float)c->rank;
-	return lora_check(c->rank, c->alpha, c->targets, f);
+	if (c->adapter.alpha == 0)
+		c->adapter.alpha = 2 * (float)c->adapter.rank;
+	return lora_check(&c->adapter, f);
 }

@@ -51,35 +51,40 @@ size_t variants_targets(enum variants_group group, enum lora_target *first)
 
 size_t variants_ranks(const struct lora_layout *layout, enum variants_group group)
 {
-	unsigned mask = ((1u << groups[group].parts) - 1) << groups[group].first;
-	return layout->rank * (size_t)__builtin_popcount(layout->targets & mask);
+	size_t sum = 0;
+	for (size_t i = 0; i < groups[group].parts; i++)
+		sum += layout->ranks[groups[group].first + i];
+	return sum;
 }
 
-size_t variants_room(size_t rank, size_t adapters)
+size_t variants_room(const size_t *ranks, size_t adapters)
 {
 	enum { LINE = 64 }; /* bf16 elements */
+	size_t sum = 0;
+	bool joins = true;
 	/* What gpu/lora_skinny.cu takes. */
-	bool joins = rank % 8 == 0 && rank <= 32 && rank * adapters <= 96;
-	return joins ? (rank * adapters + LINE - 1) / LINE * LINE : 0;
+	for (size_t i = 0; i < adapters; i++) {
+		joins = joins && ranks[i] % 8 == 0 && ranks[i] <= 32;
+		sum += ranks[i];
+	}
+	return joins && sum <= 96 ? (sum + LINE - 1) / LINE * LINE : 0;
 }
 
 size_t variants_group_room(const struct lora_layout *layout, enum variants_group group)
 {
 	bool joins = group != VARIANTS_O; /* attention puts its output out dense */
-	return layout && layout->rank && joins
-		       ? variants_room(layout->rank, variants_ranks(layout, group) / layout->rank)
-		       : 0;
+	return layout && joins ? variants_room(layout->ranks + groups[group].first, groups[group].parts) : 0;
 }
 
-void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,
-	size_t tokens, bool dx, struct variants_shape *out)
+void variants_shape_of(const struct lora_widths *widths, const size_t ranks[static LORA_TARGETS],
+	enum variants_group group, size_t tokens, bool dx, struct variants_shape *out)
 {
 	*out = (struct variants_shape){
 		.tokens = tokens, .parts = groups[group].parts, .dx = dx, .later_x = group == VARIANTS_DOWN};
 	for (size_t i = 0; i < out->parts; i++) {
 		enum lora_target target = groups[group].first + (enum lora_target)i;
 		out->part[i].rows = lora_rows(widths, target);
-		out->part[i].rank = targets & 1u << target ? rank : 0;
+		out->part[i].rank = ranks[target];
 		out->rows += out->part[i].rows;
 		out->cols = lora_cols(widths, target);
 	}
@@ -361,21 +366,21 @@ void variants_plan(
 	*v = (struct variants){
 		.mode = c->mode == VARIANTS_FIXED ? VARIANTS_FIXED : VARIANTS_COST,
 		.widths = c->widths,
-		.rank = c->rank,
 		.tokens = c->tokens,
-		.targets = c->targets,
 		.keep_s = c->keep_s,
 		.merged = act != DTYPE_BF16 || c->mode == VARIANTS_TIMED_MERGED,
 		.rates = variants_rates_of(device, act, c->storage, threads),
 	};
+	memcpy(v->ranks, c->ranks, sizeof v->ranks);
 }
 
 /* The lowest group that has an adapter: in the first layer nothing below it is differentiated. */
-static enum variants_group lowest(unsigned targets)
+static enum variants_group lowest(const size_t ranks[static LORA_TARGETS])
 {
 	for (size_t i = 0; i < VARIANTS_GROUPS; i++)
-		if (targets >> groups[i].first & ((1u << groups[i].parts) - 1))
-			return (enum variants_group)i;
+		for (size_t part = 0; part < groups[i].parts; part++)
+			if (ranks[groups[i].first + part])
+				return (enum variants_group)i;
 	return VARIANTS_QKV;
 }
 
@@ -386,11 +391,11 @@ int variants_choose(struct variants *v, struct device *d, const struct variants_
 		return 0;
 	v->mode = c->mode;
 	for (size_t group = 0; group < VARIANTS_GROUPS; group++)
-		for (int dx = group != lowest(c->targets); dx < 2; dx++)
+		for (int dx = group != lowest(c->ranks); dx < 2; dx++)
 			for (size_t size = 0; size < VARIANTS_SIZES; size++) {
 				struct variants_shape shape;
 				struct variants_choice *choice = &v->timed[group][dx][size];
-				variants_shape_of(&c->widths, c->rank, c->targets, (enum variants_group)group,
+				variants_shape_of(&c->widths, c->ranks, (enum variants_group)group,
 					((c->tokens - 1) >> size) + 1, dx, &shape);
 				*choice = variants_by_cost(&shape, &v->rates, c->keep_s, v->merged);
 				int rc = c->weight[group] ? variants_by_time(d, c->weight[group], &shape, c, v->merged,
@@ -408,14 +413,14 @@ struct variants_choice variants_at(const struct variants *v, enum variants_group
 	if (!v || v->mode == VARIANTS_FIXED)
 		return (struct variants_choice){
 			.forward = LORA_F1, .backward = LORA_B1, .s = !v || v->keep_s || group == VARIANTS_DOWN};
-	if (v->mode != VARIANTS_COST && (dx || group == lowest(v->targets))) {
+	if (v->mode != VARIANTS_COST && (dx || group == lowest(v->ranks))) {
 		/* The nearest of the sizes that were measured. */
 		size_t size = 0;
 		while (size < VARIANTS_SIZES - 1 && 4 * tokens <= 3 * (v->tokens >> size))
 			size++;
 		return v->timed[group][dx][size];
 	}
-	variants_shape_of(&v->widths, v->rank, v->targets, group, tokens, dx, &shape);
+	variants_shape_of(&v->widths, v->ranks, group, tokens, dx, &shape);
 	return variants_by_cost(&shape, &v->rates, v->keep_s, v->merged);
 }
 
@@ -428,7 +433,7 @@ bool variants_may_merge(const char *device, enum dtype act, unsigned threads, co
 	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++) {
 		struct variants_shape shape;
 		struct variants_choice choice = variants_at(&v, group, c->tokens, true);
-		variants_shape_of(&c->widths, c->rank, c->targets, group, c->tokens, true, &shape);
+		variants_shape_of(&c->widths, c->ranks, group, c->tokens, true, &shape);
 		if (variants_merges(&shape, &choice))
 			return true;
 	}

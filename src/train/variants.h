@@ -62,15 +62,15 @@ size_t variants_targets(enum variants_group group, enum lora_target *first);
 /* Sum of the ranks of a group's adapters. */
 size_t variants_ranks(const struct lora_layout *layout, enum variants_group group);
 /* Elements kept free behind each token of an input and each row of its weight on a device that joins (struct lora_linear, x_stride), for
- * `adapters` of a rank side by side: their ranks, rounded up so that rows of the usual widths stay on whole lines of 128 bytes. 0: ranks that
- * no device joins. */
-size_t variants_room(size_t rank, size_t adapters);
+ * `adapters` side by side: their ranks, rounded up so that rows of the usual widths stay on whole lines of 128 bytes. 0: ranks that no device
+ * joins. */
+size_t variants_room(const size_t *ranks, size_t adapters);
 /* The same of a group: 0 too for those whose input has no room. layout NULL: no adapter. */
 size_t variants_group_room(const struct lora_layout *layout, enum variants_group group);
 
-/* The group of a model with this adapter. */
-void variants_shape_of(const struct lora_widths *widths, size_t rank, unsigned targets, enum variants_group group,
-	size_t tokens, bool dx, struct variants_shape *out);
+/* The group of a model with an adapter of these ranks (0: not adapted). */
+void variants_shape_of(const struct lora_widths *widths, const size_t ranks[static LORA_TARGETS],
+	enum variants_group group, size_t tokens, bool dx, struct variants_shape *out);
 
 /* Exact FLOPs, a multiplication with its addition being two (algorithms.md 2.1). forward: s asks for x A^T beside the output, which only costs
  * something in LORA_F2. backward: s says that it is there. */
@@ -104,8 +104,7 @@ struct variants_choice variants_by_cost(
 struct variants_config {
 	enum variants_mode mode;
 	struct lora_widths widths;
-	size_t rank;
-	unsigned targets;
+	size_t ranks[LORA_TARGETS]; /* 0: not adapted */
 	enum weight_storage storage;
 	size_t tokens;     /* most of a micro-batch */
 	bool keep_s;       /* the memory plan has room for s */
@@ -119,8 +118,7 @@ struct variants_config {
 struct variants {
 	enum variants_mode mode;
 	struct lora_widths widths;
-	size_t rank, tokens;
-	unsigned targets;
+	size_t ranks[LORA_TARGETS], tokens;
 	bool keep_s, merged;
 	struct variants_rates rates;
 	struct variants_choice timed[VARIANTS_GROUPS][2][VARIANTS_SIZES]; /* [dx] */

@@ -49,12 +49,10 @@ static size_t aligned(size_t bytes)
 /* Elements from token to token of x, as the model has them; a weight without room makes no use of it. */
 static size_t x_stride(const struct device *d, const struct variants_shape *v)
 {
-	size_t rank = 0, adapters = 0;
-	for (size_t i = 0; i < v->parts; i++) {
-		rank = v->part[i].rank > rank ? v->part[i].rank : rank;
-		adapters += v->part[i].rank != 0;
-	}
-	return v->cols + (d->joins ? variants_room(rank, adapters) : 0);
+	size_t ranks[LORA_PARTS_MAX];
+	for (size_t i = 0; i < v->parts; i++)
+		ranks[i] = v->part[i].rank;
+	return v->cols + (d->joins ? variants_room(ranks, v->parts) : 0);
 }
 
 static size_t cut(const struct device *d, const struct variants_shape *v, size_t ranks, char *at, struct bench *b)

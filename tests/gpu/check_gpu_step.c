@@ -55,7 +55,7 @@ static struct trainer_config tiny_config(void)
 	c.data = c.eval = rows_path;
 	c.max_seq = 64;
 	c.micro_tokens = 64;
-	c.rank = 4;
+	c.adapter.rank = 4;
 	c.lr = 1e-3;
 	c.total_steps = 10;
 	c.seed = 11;
@@ -73,7 +73,7 @@ static struct trainer_config random_config(void)
 	c.batch_rows = 2;
 	c.max_seq = 37;
 	c.micro_tokens = 80;
-	c.rank = 8;
+	c.adapter.rank = 8;
 	c.lr = 1e-3;
 	c.total_steps = 10;
 	c.seed = 3;

@@ -135,6 +135,27 @@ static void keep_lora_gradient_a(
 	issue(d, &(struct call){.run = run_lora_gradient_a, .tokens = *t, .u.linear = *linear, .in = {x}});
 }
 
+static void run_dropout_forward(struct device *d, const struct call *c)
+{
+	recorder.real->dropout_forward(d, &c->u.dropout, c->size[0], c->size[1], c->in[0], c->size[2], c->out[0]);
+}
+static void keep_dropout_forward(
+	struct device *d, const struct dropout *r, size_t n, size_t c, const void *x, size_t x_stride, void *y)
+{
+	issue(d, &(struct call){
+			 .run = run_dropout_forward, .u.dropout = *r, .in = {x}, .out = {y}, .size = {n, c, x_stride}});
+}
+
+static void run_dropout_backward(struct device *d, const struct call *c)
+{
+	recorder.real->dropout_backward(d, &c->u.dropout, c->size[0], c->size[1], c->in[0], c->out[0]);
+}
+static void keep_dropout_backward(
+	struct device *d, const struct dropout *r, size_t n, size_t c, const void *dy, void *dx)
+{
+	issue(d, &(struct call){.run = run_dropout_backward, .u.dropout = *r, .in = {dy}, .out = {dx}, .size = {n, c}});
+}
+
 static void run_next_reader(struct device *d, const struct call *c)
 {
 	recorder.real->next_reader(d, c->in[0], c->in[1], (enum weight_use)c->kind);
@@ -325,6 +346,8 @@ void make_recorder(struct device *d)
 	o->lora_forward = keep_lora_forward;
 	o->lora_backward = keep_lora_backward;
 	o->lora_gradient_a = keep_lora_gradient_a;
+	o->dropout_forward = keep_dropout_forward;
+	o->dropout_backward = keep_dropout_backward;
 	o->next_reader = keep_next_reader;
 	o->norm_forward = keep_norm_forward;
 	o->norm_backward = keep_norm_backward;

@@ -13,6 +13,7 @@ struct call {
 		struct rope rope;
 		struct attention attention;
 		struct cross_entropy loss;
+		struct dropout dropout;
 	} u;
 	const void *in[8];
 	void *out[3];

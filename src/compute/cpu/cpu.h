@@ -12,6 +12,7 @@ enum cpu_scratch_slot {
 	SCRATCH_TOKENS_DX,
 	SCRATCH_TOKENS_Y,
 	SCRATCH_TOKENS_S,
+	SCRATCH_TOKENS_ADAPTER,
 	SCRATCH_LORA_A,
 	SCRATCH_LORA_B,
 	SCRATCH_LORA_DS,
@@ -105,6 +106,11 @@ void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, c
 void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l, void *dx,
 	bool accumulate, double *row_squares);
 void cpu_lora_gradient_a(struct device *d, const struct tokens *t, const void *x, const struct lora_linear *l);
+
+/* dropout.c */
+void cpu_dropout_forward(
+	struct device *d, const struct dropout *r, size_t n, size_t width, const void *x, size_t x_stride, void *y);
+void cpu_dropout_backward(struct device *d, const struct dropout *r, size_t n, size_t width, const void *dy, void *dx);
 
 /* norm.c */
 void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *x, const void *delta,

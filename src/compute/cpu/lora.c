@@ -12,11 +12,13 @@ struct lora_call {
 	struct device *d;
 	const struct tokens *t;
 	const struct lora_linear *l;
-	size_t n;          /* tokens computed */
-	size_t rows, cols; /* of the weight */
-	size_t ranks;      /* of all parts */
-	const void *x;     /* (n, cols); NULL: not there */
-	size_t x_row;      /* elements from token to token of x */
+	size_t n;           /* tokens computed */
+	size_t rows, cols;  /* of the weight */
+	size_t ranks;       /* of all parts */
+	const void *x;      /* (n, cols); NULL: not there */
+	size_t x_row;       /* elements from token to token of x */
+	const void *down_x; /* what the adapter reads, down_row apart */
+	size_t down_row;
 	double *row_squares;
 };
 
@@ -100,6 +102,8 @@ static struct lora_call call_begin(
 	c.x_row = t->index ? c.cols : full_row;
 	if (!d->fault.code)
 		c.x = gather_rows(&c, SCRATCH_TOKENS_X, x, c.cols, full_row, true);
+	c.down_x = c.x;
+	c.down_row = c.x_row;
 	return c;
 }
 
@@ -149,11 +153,11 @@ static const void *down(struct lora_call *c)
 	struct device *d = c->d;
 	void *s = c->t->index || !c->l->s ? cpu_scratch(d, SCRATCH_TOKENS_S, c->n * c->ranks * d->act_size) : c->l->s;
 	const void *a = all_a(c);
-	struct gemm_shape shape = act_shape(d, c->n, c->ranks, c->cols, c->x_row, c->ranks);
+	struct gemm_shape shape = act_shape(d, c->n, c->ranks, c->cols, c->down_row, c->ranks);
 	shape.b_row = 1;
 	shape.b_col = c->cols;
 	if (s && a)
-		gemm_tokens(d, &shape, c->x, a, NULL, s);
+		gemm_tokens(d, &shape, c->down_x, a, NULL, s);
 	return s;
 }
 
@@ -178,7 +182,7 @@ static void up(struct lora_call *c, const void *s, void *y)
 		struct gemm_shape shape = act_shape(d, c->n, part->rows, part->rank, c->ranks, c->rows);
 		shape.b_row = 1;
 		shape.b_col = part->rank;
-		shape.scale = c->l->scale;
+		shape.scale = lora_part_scale(c->l, i);
 		const void *b = factor(d, SCRATCH_LORA_B, part->b, part->rows * part->rank);
 		if (b)
 			gemm_tokens(d, &shape, act_at(d, s, at), b, NULL, act_at(d, y, row));
@@ -202,6 +206,12 @@ void cpu_lora_forward(struct device *d, const struct tokens *t, const void *x, c
 	struct lora_call c = call_begin(d, t, x, l, NULL);
 	if (d->fault.code)
 		return;
+	if (l->adapter_x) {
+		c.down_x = gather(&c, SCRATCH_TOKENS_ADAPTER, l->adapter_x, c.cols, true);
+		c.down_row = c.cols;
+		if (l->forward != LORA_F1)
+			device_fail(d, SAKIORI_EINVAL, "an adapter that reads another input cannot be merged");
+	}
 	void *y = gather(&c, SCRATCH_TOKENS_Y, l->y, c.rows, false);
 	const void *s = c.ranks && (l->forward == LORA_F1 || l->s) ? down(&c) : NULL;
 	if (!c.ranks) {
@@ -369,20 +379,21 @@ static void gradient_b(struct lora_call *c, const void *dy)
 			.right = act_at(d, dy, row),
 			.n = part->rows,
 			.right_row = c->rows,
-			.scale = c->l->scale};
+			.scale = lora_part_scale(c->l, i)};
 		if (part->rank && part->grad_b)
 			token_gradient(c, &p, SCRATCH_LORA_GRADIENT, sink_b, i);
 	}
 }
 
-/* g (m, n) of sums = scale * left right; one of them is the dense gradient, the other a factor. Strides as gemm_shape's. */
-static const void *dense_product(struct lora_call *c, struct gemm_shape s, const void *left, const void *right)
+/* g (m, n) of sums = scale of the part * left right; one of them is the dense gradient, the other a factor. Strides as gemm_shape's. */
+static const void *dense_product(
+	struct lora_call *c, size_t part, struct gemm_shape s, const void *left, const void *right)
 {
 	struct device *d = c->d;
 	void *g = cpu_scratch(d, SCRATCH_LORA_GRADIENT, s.m * s.n * dtype_size((enum dtype)sum_type(d)));
 	s.c_type = sum_type(d);
 	s.c_row = s.n;
-	s.scale = c->l->scale;
+	s.scale = lora_part_scale(c->l, part);
 	if (g)
 		gemm_tokens(d, &s, left, right, NULL, g);
 	return d->fault.code ? NULL : g;
@@ -415,10 +426,10 @@ static double sink_dense(struct lora_call *c, size_t unused, const void *g)
 			.b_col = c->cols,
 			.a_type = sum_type(d),
 			.b_type = DTYPE_F32};
-		const void *product = part->rank && part->grad_a ? dense_product(c, a, part->b, g) : NULL;
+		const void *product = part->rank && part->grad_a ? dense_product(c, i, a, part->b, g) : NULL;
 		if (product)
 			squares += gradient_add(d, part->grad_a, product, part->rank, c->cols, false);
-		product = part->rank && part->grad_b ? dense_product(c, b, g, part->a) : NULL;
+		product = part->rank && part->grad_b ? dense_product(c, i, b, g, part->a) : NULL;
 		if (product)
 			squares += gradient_add(d, part->grad_b, product, part->rows, part->rank, false);
 		g = (const char *)g + part->rows * c->cols * dtype_size((enum dtype)sum_type(d));
@@ -514,7 +525,7 @@ static void *output_gradient(struct lora_call *c, const void *dy)
 		struct gemm_shape s = act_shape(d, c->n, part->rank, part->rows, c->rows, c->ranks);
 		s.b_row = part->rank;
 		s.b_col = 1;
-		s.scale = c->l->scale;
+		s.scale = lora_part_scale(c->l, i);
 		const void *b = factor(d, SCRATCH_LORA_B, part->b, part->rows * part->rank);
 		if (b)
 			gemm_tokens(d, &s, act_at(d, dy, row), b, NULL, act_at(d, ds, at));
@@ -522,13 +533,13 @@ static void *output_gradient(struct lora_call *c, const void *dy)
 	return ds;
 }
 
-/* dx += ds A of all parts at once. */
-static void input_gradient(struct lora_call *c, const void *ds, void *dx)
+/* dx = (or +=) ds A of all parts at once. */
+static void input_gradient(struct lora_call *c, const void *ds, void *dx, bool accumulate)
 {
 	struct gemm_shape s = act_shape(c->d, c->n, c->cols, c->ranks, c->ranks, c->cols);
 	s.b_row = c->cols;
 	s.b_col = 1;
-	s.flags = GEMM_ACCUMULATE;
+	s.flags = accumulate ? GEMM_ACCUMULATE : 0;
 	const void *a = all_a(c);
 	if (a)
 		gemm_tokens(c->d, &s, ds, a, NULL, dx);
@@ -545,6 +556,8 @@ static bool backward_may(const struct lora_call *c)
 		device_fail(d, SAKIORI_EINVAL, "a backward without x needs s and ds, and another order than B4");
 	if (!c->x && (hook || c->row_squares))
 		device_fail(d, SAKIORI_EINVAL, "a backward without x gives no weight's gradient and no rows' norms");
+	if (l->adapter_dx && c->ranks && l->backward != LORA_B1)
+		device_fail(d, SAKIORI_EINVAL, "the adapter's own share of dx is wanted of a merged weight");
 	return !d->fault.code;
 }
 
@@ -568,8 +581,13 @@ void cpu_lora_backward(struct device *d, const struct tokens *t, const void *x, 
 	if (c.ranks && (!dense || l->ds) && !d->fault.code) {
 		void *ds = output_gradient(&c, dy);
 		scatter(&c, ds, l->ds, c.ranks);
-		if (dx && !merges)
-			input_gradient(&c, ds, compact_dx);
+		if (l->adapter_dx) {
+			void *own = gather(&c, SCRATCH_TOKENS_ADAPTER, l->adapter_dx, c.cols, false);
+			input_gradient(&c, ds, own, false);
+			scatter(&c, own, l->adapter_dx, c.cols);
+		} else if (dx && !merges) {
+			input_gradient(&c, ds, compact_dx, true);
+		}
 		if (x && !dense)
 			gradient_a(&c, ds);
 	}
