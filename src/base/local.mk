@@ -6,5 +6,7 @@ libbase_a_SOURCES = \
 	%D%/bytes.h %D%/bytes.c \
 	%D%/hash.h %D%/hash.c \
 	%D%/file.h %D%/file.c \
+	%D%/crc32c.h %D%/crc32c.c \
+	%D%/append.h %D%/append.c \
 	# end
 libbase_a_CPPFLAGS = $(AM_CPPFLAGS) $(SODIUM_CFLAGS)

@@ -100,11 +100,21 @@ static const char *expected(enum cli_kind kind)
 		return "a duration with its unit, like 250ms, 90s, 5m, 2h or 1d";
 	case CLI_BYTES:
 		return "a size with its unit, like 64KiB, 8MiB, 1GiB or 500MB";
+	case CLI_TEXTS:
+		return "at most 64 of it";
 	case CLI_FLAG:
 	case CLI_TEXT:
 		break;
 	}
 	return "text";
+}
+
+static bool store_text(struct cli_texts *texts, const char *text)
+{
+	if (texts->count == CLI_TEXTS_MAX)
+		return false;
+	texts->at[texts->count++] = text;
+	return true;
 }
 
 static bool store(const struct cli_option *o, const char *text)
@@ -116,6 +126,8 @@ static bool store(const struct cli_option *o, const char *text)
 	case CLI_TEXT:
 		*(const char **)o->value = text;
 		return true;
+	case CLI_TEXTS:
+		return store_text(o->value, text);
 	case CLI_COUNT:
 		return read_count(text, o->value);
 	case CLI_NUMBER:

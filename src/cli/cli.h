@@ -55,10 +55,17 @@ extern const struct cli_command cli_daemon_commands[];
 enum cli_kind {
 	CLI_FLAG,    /* bool: takes no argument */
 	CLI_TEXT,    /* const char *, borrowed from argv */
+	CLI_TEXTS,   /* struct cli_texts: may be given again and again */
 	CLI_COUNT,   /* uint64_t: 0, 1, 2, ... */
 	CLI_NUMBER,  /* double, finite */
 	CLI_SECONDS, /* double: 250ms, 90s, 5m, 2h, 1d */
 	CLI_BYTES,   /* uint64_t: 4096B, 64KiB, 8MiB, 1GiB, also kB, MB, GB */
+};
+
+#define CLI_TEXTS_MAX 64
+struct cli_texts {
+	const char *at[CLI_TEXTS_MAX]; /* borrowed from argv */
+	size_t count;
 };
 
 struct cli_option {

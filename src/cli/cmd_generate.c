@@ -6,7 +6,6 @@
 
 #include "cli/cli.h"
 #include "cli/engine.h"
-#include "text/chat.h"
 #include "train/generator.h"
 
 struct generate_options {
@@ -41,40 +40,6 @@ static int read_options(int argc, char **argv, struct generate_options *o)
 	if (o->temperature < 0)
 		return cli_usage(argv[0], "--temperature: expected 0 or more");
 	return CLI_CONTINUE;
-}
-
-static int encode_chat(const struct tokenizer *t, struct tokenizer_scratch *scratch, const char *prompt,
-	struct token_list *out, struct fault *f)
-{
-	struct chat_message turn = {.role = {"user", 4}, .content = {prompt, strlen(prompt)}};
-	struct labelled_tokens list = {0};
-	struct chat *chat;
-	int rc = chat_new(&chat, t, f);
-	if (rc)
-		return rc;
-	rc = chat_encode(chat, scratch, &turn, 1, true, &list, f);
-	for (size_t i = 0; i < list.tokens.count && !rc; i++)
-		token_list_add(out, list.tokens.ids[i]);
-	labelled_tokens_fini(&list);
-	chat_free(chat);
-	return rc;
-}
-
-static int encode(const struct generate_options *o, const struct tokenizer *t, struct token_list *out, struct fault *f)
-{
-	struct tokenizer_scratch *scratch = tokenizer_scratch_new(t);
-	int rc;
-	if (o->chat) {
-		rc = encode_chat(t, scratch, o->prompt, out, f);
-	} else {
-		if (tokenizer_bos(t) >= 0)
-			token_list_add(out, tokenizer_bos(t));
-		rc = tokenizer_encode(t, scratch, o->prompt, strlen(o->prompt), 0, out, f);
-	}
-	tokenizer_scratch_free(scratch);
-	if (!rc && !out->count)
-		rc = fault_set(f, SAKIORI_EINVAL, "the prompt is empty: there is nothing to go on from");
-	return rc;
 }
 
 /* Writes until the end token; `written` gets the ids without it. */
@@ -132,7 +97,7 @@ static int generate(const struct generate_options *o, struct fault *f)
 	if (!rc)
 		rc = generator_open(&c, &g, f);
 	if (!rc)
-		rc = encode(o, generator_tokenizer(g), &prompt, f);
+		rc = engine_encode_prompt(generator_tokenizer(g), o->prompt, o->chat, &prompt, f);
 	if (!rc)
 		rc = generator_start(g, prompt.ids, prompt.count, o->max_tokens, f);
 	cli_progress_end();

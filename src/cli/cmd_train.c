@@ -1,45 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sakiori train: fine-tunes an adapter on one site, without a daemon. */
-#include <inttypes.h>
-#include <math.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/bytes.h"
+/* sakiori train: fine-tunes an adapter on one site, without a daemon. The run itself is train_run.c. */
 #include "cli/cli.h"
 #include "cli/engine.h"
-#include "formats/peft.h"
-#include "train/resume.h"
-#include "train/trainer.h"
+#include "cli/train_run.h"
 
-/* All of the command line, as it was read. */
-struct train_options {
-	const char *model, *data, *eval, *out, *device, *targets, *schedule, *base_dtype, *over_long, *init_adapter;
-	const char *memory, *variants;
-	uint64_t steps, batch, seq, rank, seed, micro_tokens, threads, warmup, eval_every, eval_rows, save_every;
-	double alpha, lr, weight_decay, clip;
-	bool resume, deterministic, no_shuffle, json;
-};
-
-struct run {
-	const struct train_options *options;
-	struct trainer *trainer;
-	char *checkpoint; /* path */
-	uint64_t tokens;
-	double seconds;
-	double last_loss; /* NAN: no step yet */
-};
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_signal(int number)
+/* What only means something together with something else. */
+static int check_evaluation(const char *command, const struct train_options *o)
 {
-	/* The step in progress is finished; a second signal ends at once. */
-	stop_asked = number;
-	signal(number, SIG_DFL);
+	bool prompts = o->sample_prompt.count || o->sample_prompts;
+	if (o->patience && (!o->eval || !o->eval_every))
+		return cli_usage(command, "--patience counts evaluations: add --eval FILE and --eval-every N");
+	if (o->min_delta < 0)
+		return cli_usage(command, "--min-delta: expected 0 or more");
+	if (o->samples && !prompts)
+		return cli_usage(command, "--samples: add --sample-prompt TEXT or --sample-prompts FILE");
+	if (prompts && !o->samples)
+		return cli_usage(command, "samples go to a file of their own: add --samples FILE");
+	if (o->samples && !o->sample_tokens)
+		return cli_usage(command, "--sample-tokens: expected 1 or more");
+	return CLI_CONTINUE;
 }
 
 static int read_options(int argc, char **argv, struct train_options *o)
@@ -55,13 +34,21 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens a row at most (512)"},
 		{"rank", CLI_COUNT, &o->rank, "R", "rank of the adapter (16)"},
 		{"alpha", CLI_NUMBER, &o->alpha, "A", "the adapter counts alpha / rank times; default: twice the rank"},
+		{"rslora", CLI_FLAG, &o->rslora, NULL, "the adapter counts alpha / sqrt(rank) times"},
+		{"rank-pattern", CLI_TEXT, &o->rank_pattern, "LIST", "ranks of some targets: q=8,down=32"},
+		{"alpha-pattern", CLI_TEXT, &o->alpha_pattern, "LIST", "alphas of some targets: q=16,down=64"},
+		{"dropout", CLI_NUMBER, &o->dropout, "P", "share of the adapter's inputs left out of a step (0)"},
 		{"targets", CLI_TEXT, &o->targets, "LIST", "all (default), or some of q,k,v,o,gate,up,down"},
 		{"lr", CLI_NUMBER, &o->lr, "X", "peak learning rate (2e-4)"},
-		{"schedule", CLI_TEXT, &o->schedule, "NAME", "constant, linear (default) or cosine"},
+		{"lora-plus", CLI_NUMBER, &o->lora_plus, "RATIO", "B learns so many times as fast as A (1)"},
+		{"schedule", CLI_TEXT, &o->schedule, "NAME", "constant, linear (default), cosine or wsd"},
+		{"decay-share", CLI_NUMBER, &o->decay_share, "X",
+			"wsd: share of the steps in which the rate falls (0.2)"},
 		{"warmup", CLI_COUNT, &o->warmup, "N", "steps of linear warm-up (0)"},
 		{"weight-decay", CLI_NUMBER, &o->weight_decay, "X", "decoupled decay (0)"},
 		{"clip", CLI_NUMBER, &o->clip, "X", "greatest gradient norm; 0 = any (1)"},
-		{"seed", CLI_COUNT, &o->seed, "S", "of the first adapter values and the order of the rows (0)"},
+		{"seed", CLI_COUNT, &o->seed, "S",
+			"of the first adapter values, the order of the rows and dropout (0)"},
 		{"no-shuffle", CLI_FLAG, &o->no_shuffle, NULL, "take the rows in the order of the file"},
 		{"over-long", CLI_TEXT, &o->over_long, "WORD", "rows above --seq: truncate (default) or refuse"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
@@ -74,8 +61,19 @@ static int read_options(int argc, char **argv, struct train_options *o)
 			"tokens computed at once; sets memory (default: 2048, or --seq)"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
 		{"init-adapter", CLI_TEXT, &o->init_adapter, "DIR", "begin with this PEFT adapter"},
-		{"eval-every", CLI_COUNT, &o->eval_every, "N", "evaluate every N steps; default: at the end"},
+		{"eval-every", CLI_COUNT, &o->eval_every, "N",
+			"evaluate every N steps, and keep the best adapter in DIR.best; default: at the end"},
 		{"eval-rows", CLI_COUNT, &o->eval_rows, "N", "evaluate on the first N rows; default: all"},
+		{"patience", CLI_COUNT, &o->patience, "K", "stop after K evaluations in a row without a lower loss"},
+		{"min-delta", CLI_NUMBER, &o->min_delta, "X", "what a lower loss is lower by, for --patience (0)"},
+		{"log", CLI_TEXT, &o->log, "FILE", "a JSON object a step, with Hugging Face's names"},
+		{"tensorboard", CLI_TEXT, &o->tensorboard, "DIR", "events for TensorBoard"},
+		{"samples", CLI_TEXT, &o->samples, "FILE", "at each evaluation, what the model makes of the prompts"},
+		{"sample-prompt", CLI_TEXTS, &o->sample_prompt, "TEXT", "a prompt; may be given again"},
+		{"sample-prompts", CLI_TEXT, &o->sample_prompts, "FILE", "prompts, one a line"},
+		{"sample-chat", CLI_FLAG, &o->sample_chat, NULL,
+			"prompts are a user's turn in the model's chat template"},
+		{"sample-tokens", CLI_COUNT, &o->sample_tokens, "N", "tokens a sample at most (64)"},
 		{"save-every", CLI_COUNT, &o->save_every, "N",
 			"write the checkpoint every N steps; default: at the end"},
 		{"resume", CLI_FLAG, &o->resume, NULL, "go on from the checkpoint beside --out"},
@@ -91,7 +89,7 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		return cli_usage(argv[0], "%s is missing", !o->model ? "--model" : !o->data ? "--data" : "--out");
 	if (o->resume && o->init_adapter)
 		return cli_usage(argv[0], "--resume goes on with its own adapter; leave out --init-adapter");
-	return CLI_CONTINUE;
+	return check_evaluation(argv[0], o);
 }
 
 static int make_config(const struct train_options *o, struct trainer_config *c, struct fault *f)
@@ -106,6 +104,10 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->micro_tokens = o->micro_tokens;
 	c->adapter.rank = o->rank;
 	c->adapter.alpha = (float)o->alpha;
+	c->adapter.rslora = o->rslora;
+	c->dropout = o->dropout;
+	c->lora_plus = o->lora_plus;
+	c->decay = o->decay_share;
 	c->lr = o->lr;
 	c->warmup = o->warmup;
 	c->total_steps = o->steps;
@@ -120,6 +122,10 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->progress = engine_show_loading;
 	int rc = engine_read_targets(o->targets, &c->adapter.targets, f);
 	if (!rc)
+		rc = engine_read_rank_pattern(o->rank_pattern, c->adapter.rank_pattern, f);
+	if (!rc)
+		rc = engine_read_alpha_pattern(o->alpha_pattern, c->adapter.alpha_pattern, f);
+	if (!rc)
 		rc = engine_read_schedule(o->schedule, &c->schedule, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
@@ -130,156 +136,6 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	if (!rc)
 		rc = engine_read_overlong(o->over_long, &c->overlong, f);
 	return rc ? rc : engine_check(c, f);
-}
-
-static void show_start(const struct run *r)
-{
-	const struct trainer *t = r->trainer;
-	const struct lora_layout *layout = trainer_layout(t);
-	uint8_t hash[HASH_SIZE];
-	char fingerprint[HASH_HEX_SIZE], orders[VARIANTS_TEXT];
-	trainer_fingerprint(t, hash);
-	hex_encode(hash, HASH_SIZE, fingerprint);
-	if (r->options->json) {
-		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:o}", "event", "start",
-			"step", (json_int_t)trainer_step_number(t), "steps", (json_int_t)trainer_config(t)->total_steps,
-			"rows", (json_int_t)trainer_rows(t), "eval_rows", (json_int_t)trainer_eval_rows(t),
-			"truncated_rows", (json_int_t)trainer_truncated_rows(t), "parameters", (json_int_t)layout->size,
-			"memory_bytes", (json_int_t)trainer_memory_bytes(t), "base_fingerprint", fingerprint, "memory",
-			memory_mode_name(trainer_config(t)->memory), "orders",
-			engine_orders(trainer_variants(t), trainer_pass_tokens(t))));
-		return;
-	}
-	cli_progress_end();
-	printf("model %.16s, %" PRIu64 " rows (%" PRIu64 " truncated), %zu adapter parameters, %.2f GiB\n", fingerprint,
-		trainer_rows(t), trainer_truncated_rows(t), layout->size, (double)trainer_memory_bytes(t) / 0x1p30);
-	printf("memory mode %s; order of the adapter's products: %s\n", memory_mode_name(trainer_config(t)->memory),
-		variants_describe(trainer_variants(t), trainer_pass_tokens(t), orders));
-	if (trainer_step_number(t))
-		printf("resuming after step %" PRIu64 "\n", trainer_step_number(t));
-	fflush(stdout);
-}
-
-static void show_step(struct run *r, const struct step_stats *s)
-{
-	double speed = (double)s->tokens / s->seconds;
-	r->tokens += s->tokens;
-	r->seconds += s->seconds;
-	r->last_loss = s->loss;
-	if (r->options->json)
-		cli_print_json(json_pack("{s:s, s:I, s:f, s:f, s:f, s:I, s:f, s:I}", "event", "step", "step",
-			(json_int_t)s->step, "loss", s->loss, "grad_norm", s->grad_norm, "lr", s->lr, "tokens",
-			(json_int_t)s->tokens, "tokens_per_second", speed, "memory_bytes",
-			(json_int_t)trainer_memory_bytes(r->trainer)));
-	else
-		cli_progress("step %" PRIu64 "/%" PRIu64 "  loss %.4f  gradient %.3f  lr %.2e  %.0f tokens/s", s->step,
-			trainer_config(r->trainer)->total_steps, s->loss, s->grad_norm, s->lr, speed);
-}
-
-static int evaluate(struct run *r, struct fault *f)
-{
-	struct eval_stats e;
-	int rc = trainer_evaluate(r->trainer, &e, f);
-	if (rc)
-		return rc;
-	if (r->options->json) {
-		cli_print_json(json_pack("{s:s, s:I, s:f, s:I, s:f, s:I}", "event", "eval", "step",
-			(json_int_t)trainer_step_number(r->trainer), "loss", e.loss, "tokens", (json_int_t)e.tokens,
-			"accuracy", e.accuracy, "rows", (json_int_t)e.rows));
-		return 0;
-	}
-	cli_progress_end();
-	printf("step %" PRIu64 ": eval loss %.4f, accuracy %.4f on %" PRIu64 " rows\n", trainer_step_number(r->trainer),
-		e.loss, e.accuracy, e.rows);
-	fflush(stdout);
-	return 0;
-}
-
-/* True every `period` steps; never when period is 0. */
-static bool due(uint64_t period, uint64_t step)
-{
-	return period && step % period == 0;
-}
-
-static int train(struct run *r, struct fault *f)
-{
-	const struct train_options *o = r->options;
-	uint64_t total = trainer_config(r->trainer)->total_steps;
-	while (trainer_step_number(r->trainer) < total && !stop_asked) {
-		struct step_stats stats;
-		int rc = trainer_step(r->trainer, &stats, f);
-		if (rc)
-			return rc;
-		show_step(r, &stats);
-		if (due(o->save_every, stats.step) && stats.step < total)
-			rc = resume_save(r->trainer, r->checkpoint, NULL, f);
-		if (!rc && o->eval && due(o->eval_every, stats.step) && stats.step < total)
-			rc = evaluate(r, f);
-		if (rc)
-			return rc;
-	}
-	return resume_save(r->trainer, r->checkpoint, NULL, f);
-}
-
-static int finish(struct run *r, struct fault *f)
-{
-	int rc = trainer_save_peft(r->trainer, r->options->out, f);
-	if (!rc && r->options->eval)
-		rc = evaluate(r, f);
-	if (rc)
-		return rc;
-	uint64_t steps = trainer_step_number(r->trainer);
-	double speed = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
-	if (r->options->json) {
-		/* json_real gives NULL, here null, for a loss that there is not. */
-		cli_print_json(json_pack("{s:s, s:I, s:o?, s:I, s:f, s:f, s:s}", "event", "done", "steps",
-			(json_int_t)steps, "loss", json_real(r->last_loss), "tokens", (json_int_t)r->tokens, "seconds",
-			r->seconds, "tokens_per_second", speed, "adapter", r->options->out));
-		return 0;
-	}
-	cli_progress_end();
-	printf("%" PRIu64 " steps done", steps);
-	if (r->seconds > 0)
-		printf(", last loss %.4f, %.0f tokens/s", r->last_loss, speed);
-	printf("; the adapter is in %s\n", r->options->out);
-	return 0;
-}
-
-static int interrupted(const struct run *r)
-{
-	cli_progress_end();
-	fprintf(stderr,
-		"sakiori train: stopped after step %" PRIu64 " of %" PRIu64
-		"; the same command with --resume goes on from %s\n",
-		trainer_step_number(r->trainer), trainer_config(r->trainer)->total_steps, r->checkpoint);
-	return EXIT_CODE_FAILURE;
-}
-
-/* DIR/ and DIR are one adapter: DIR.checkpoint lies beside it. */
-static char *checkpoint_path(const char *out)
-{
-	size_t n = strlen(out);
-	while (n > 1 && out[n - 1] == '/')
-		n--;
-	char *path = must_alloc(n + sizeof ".checkpoint");
-	memcpy(path, out, n);
-	strcpy(path + n, ".checkpoint");
-	return path;
-}
-
-static int prepare(struct run *r, const struct trainer_config *config, struct fault *f)
-{
-	const struct train_options *o = r->options;
-	if (o->resume && access(r->checkpoint, F_OK) != 0)
-		return fault_errno(f, "nothing to resume: %s", r->checkpoint);
-	int rc = peft_prepare(o->out, f);
-	if (!rc)
-		rc = trainer_open(config, &r->trainer, f);
-	if (!rc && o->init_adapter)
-		rc = trainer_load_peft(r->trainer, o->init_adapter, f);
-	if (!rc && o->resume)
-		rc = resume_load(r->trainer, r->checkpoint, NULL, f);
-	return rc;
 }
 
 int cmd_train(int argc, char **argv)
@@ -295,8 +151,10 @@ int cmd_train(int argc, char **argv)
 		.seq = 512,
 		.rank = 16,
 		.lr = 2e-4,
+		.lora_plus = 1,
+		.decay_share = 0.2,
+		.sample_tokens = 64,
 		.clip = 1};
-	struct run r = {.options = &o, .last_loss = NAN};
 	struct trainer_config config;
 	struct fault f = {0};
 	int code = read_options(argc, argv, &o);
@@ -304,20 +162,5 @@ int cmd_train(int argc, char **argv)
 		return code;
 	if (make_config(&o, &config, &f))
 		return cli_fail(&f);
-	r.checkpoint = checkpoint_path(o.out);
-	/* sigaction without SA_RESTART would fail reads while loading. */
-	signal(SIGINT, on_signal);
-	signal(SIGTERM, on_signal);
-	int rc = prepare(&r, &config, &f);
-	if (!rc) {
-		show_start(&r);
-		rc = train(&r, &f);
-	}
-	bool complete = !rc && trainer_step_number(r.trainer) >= trainer_config(r.trainer)->total_steps;
-	if (complete)
-		rc = finish(&r, &f);
-	code = rc ? cli_fail(&f) : complete ? EXIT_CODE_OK : interrupted(&r);
-	trainer_close(r.trainer);
-	free(r.checkpoint);
-	return code;
+	return train_run(&o, &config);
 }

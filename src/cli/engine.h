@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "text/tokenizer.h"
 #include "train/trainer.h"
 
 /* Each reads one option's word; a word it does not know is SAKIORI_EUSAGE with a sentence. */
@@ -14,6 +15,13 @@ int engine_read_variants(const char *word, enum variants_mode *out, struct fault
 int engine_read_overlong(const char *word, enum trainer_overlong *out, struct fault *f);
 int engine_read_schedule(const char *word, enum schedule *out, struct fault *f);
 int engine_read_targets(const char *word, unsigned *out, struct fault *f);
+/* NULL: no pattern. */
+int engine_read_rank_pattern(const char *word, size_t out[static LORA_TARGETS], struct fault *f);
+int engine_read_alpha_pattern(const char *word, float out[static LORA_TARGETS], struct fault *f);
+
+/* The tokens that a model goes on from, appended to *out: the text as it is, or as a user's turn in the model's chat template. */
+int engine_encode_prompt(
+	const struct tokenizer *t, const char *prompt, bool chat, struct token_list *out, struct fault *f);
 /* trainer_config_check for settings that come from the command line: a senseless one is SAKIORI_EUSAGE. */
 int engine_check(struct trainer_config *config, struct fault *f);
 

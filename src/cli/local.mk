@@ -5,6 +5,9 @@ sakiori_SOURCES = \
 	%D%/engine.h %D%/engine.c \
 	%D%/cmd_plan.c \
 	%D%/cmd_train.c \
+	%D%/train_run.h %D%/train_run.c \
+	%D%/train_log.h %D%/train_log.c \
+	%D%/train_samples.h %D%/train_samples.c \
 	%D%/cmd_eval.c \
 	%D%/cmd_generate.c \
 	%D%/cmd_tokenize.c \
