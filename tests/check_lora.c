@@ -139,6 +139,69 @@ START_TEST(the_layout_hash_changes_with_every_setting)
 }
 END_TEST
 
+START_TEST(patterns_set_ranks_and_scales_by_target)
+{
+	struct lora_settings s = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+	struct lora_layout plain, layout;
+	ck_assert_int_eq(lora_layout_init(&plain, &widths, &s, NULL), 0);
+	s.rank_pattern[LORA_Q] = s.rank;
+	s.alpha_pattern[LORA_V] = s.alpha;
+	ck_assert(lora_uniform(&s)); /* which other sites may not write down */
+	ck_assert_int_eq(lora_layout_init(&layout, &widths, &s, NULL), 0);
+	ck_assert_mem_eq(plain.hash, layout.hash, HASH_SIZE);
+	lora_layout_fini(&layout);
+	s.rank_pattern[LORA_Q] = 16;
+	s.alpha_pattern[LORA_V] = 2;
+	s.rslora = true;
+	ck_assert_int_eq(lora_layout_init(&layout, &widths, &s, NULL), 0);
+	const struct lora_entry *q = lora_find(&layout, 1, LORA_Q), *v = lora_find(&layout, 1, LORA_V);
+	ck_assert_uint_eq(q->rank, 16);
+	ck_assert_float_eq(q->scale, 2);
+	ck_assert_uint_eq(v->rank, 4);
+	ck_assert_float_eq(v->scale, 1);
+	ck_assert_float_eq(lora_find(&layout, 0, LORA_UP)->scale, 4);
+	ck_assert_uint_eq(layout.rank, 16);
+	ck_assert_uint_eq(layout.size, plain.size + widths.layers * 12 * (q->in + q->out));
+	lora_layout_fini(&layout);
+	/* each of them alone makes another adapter */
+	uint8_t seen[4][HASH_SIZE];
+	for (int i = 0; i < 4; i++) {
+		s = plain.settings;
+		s.rslora = i == 1;
+		s.rank_pattern[LORA_DOWN] = i == 2 ? 8 : 0;
+		s.alpha_pattern[LORA_DOWN] = i == 3 ? 9 : 0;
+		ck_assert_int_eq(lora_layout_init(&layout, &widths, &s, NULL), 0);
+		memcpy(seen[i], layout.hash, HASH_SIZE);
+		for (int k = 0; k < i; k++)
+			ck_assert_mem_ne(seen[i], seen[k], HASH_SIZE);
+		lora_layout_fini(&layout);
+	}
+	lora_layout_fini(&plain);
+}
+END_TEST
+
+START_TEST(patterns_are_read_and_written)
+{
+	double values[LORA_TARGETS];
+	char text[LORA_PATTERN_TEXT];
+	struct fault f = {0};
+	ck_assert_int_eq(lora_pattern_parse("down_proj=32,q=8,gate=0.5", values, &f), 0);
+	ck_assert(values[LORA_DOWN] == 32 && values[LORA_Q] == 8 && values[LORA_GATE] == 0.5 && values[LORA_K] == 0);
+	ck_assert_str_eq(lora_pattern_format(values, text), "q=8,gate=0.5,down=32");
+	static const char *const bad[] = {"", "q", "q=", "q=x", "q=8,", "q=8,q=4", "w=8", "q=-1", "q=0", "q=8;k=4", "=8",
+		"q=nan", "q=inf", "_proj=8"};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		ck_assert_msg(lora_pattern_parse(bad[i], values, &f) == SAKIORI_EINVAL, "'%s' was taken", bad[i]);
+	struct lora_settings s = {.rank = 4, .alpha = 8, .targets = 1u << LORA_Q, .rank_pattern = {[LORA_K] = 2}};
+	ck_assert_int_eq(lora_check(&s, &f), SAKIORI_EINVAL);
+	ck_assert_ptr_nonnull(strstr(f.text, "k, which is not among the targets"));
+	s.rank_pattern[LORA_K] = 0;
+	s.rank_pattern[LORA_Q] = LORA_MAX_RANK + 1;
+	ck_assert_int_eq(lora_check(&s, &f), SAKIORI_EINVAL);
+	ck_assert_ptr_nonnull(strstr(f.text, "of q"));
+}
+END_TEST
+
 START_TEST(target_lists_are_read_and_written)
 {
 	unsigned mask;
@@ -209,6 +272,8 @@ int main(void)
 	tcase_add_test(tests, shapes_follow_the_target);
 	tcase_add_test(tests, first_values_are_uniform_in_the_bound_and_start_without_effect);
 	tcase_add_test(tests, the_layout_hash_changes_with_every_setting);
+	tcase_add_test(tests, patterns_set_ranks_and_scales_by_target);
+	tcase_add_test(tests, patterns_are_read_and_written);
 	tcase_add_test(tests, target_lists_are_read_and_written);
 	tcase_add_test(tests, senseless_settings_are_refused);
 	tcase_add_test(tests, what_is_shared_can_be_adopted);

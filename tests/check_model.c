@@ -13,7 +13,7 @@
 #include "train/model.h"
 #include "train/optim.h"
 
-enum { STEPS = 10, BATCHES = 3 };
+enum { STEPS = 10, BATCHES = 3, DROPOUT_SEED = 1234 };
 
 /* What the golden file says. */
 struct golden {
@@ -154,6 +154,18 @@ static void close_fixture(struct fixture *x)
 	device_close(x->device);
 }
 
+/* The model of another layout, with dropout. */
+static void open_again(struct fixture *x, const struct lora_layout *layout, double dropout)
+{
+	struct model_options options = {.use = ACTIVATIONS_TRAIN,
+		.micro_tokens = 64,
+		.positions = 64,
+		.dropout = dropout,
+		.dropout_seed = dropout > 0 ? DROPOUT_SEED : 0};
+	model_close(&x->model);
+	must(model_open(&x->model, x->device, &x->weights, layout, &options, &fault));
+}
+
 static size_t labelled(const struct batch *batch)
 {
 	size_t n = 0;
@@ -168,6 +180,7 @@ static double differentiate(struct fixture *x, const struct batch *batch, bool r
 	double sum;
 	size_t n = labelled(batch);
 	optim_begin(&x->optim);
+	model_begin_step(&x->model, x->optim.step);
 	model_reset_loss(&x->model);
 	for (size_t row = 0; row < (row_by_row ? batch->rows : 1); row++) {
 		uint32_t start = batch->row_offsets[row], length = batch->row_offsets[row + 1] - start;
@@ -293,11 +306,76 @@ START_TEST(the_first_values_are_those_the_golden_started_from)
 }
 END_TEST
 
+/* golden/train_features.safetensors; as a batch, or row by row, which drops the same elements. */
+START_TEST(patterns_dropout_lora_plus_and_wsd_are_those_of_peft)
+{
+	const struct lora_settings settings = {.rank = 4,
+		.alpha = 8,
+		.targets = LORA_ALL,
+		.rslora = true,
+		.rank_pattern = {[LORA_Q] = 8, [LORA_DOWN] = 2},
+		.alpha_pattern = {[LORA_V] = 16, [LORA_DOWN] = 3}};
+	struct fixture x;
+	struct golden g = {0};
+	struct optim_piece pieces[64];
+	struct optim_config config;
+	size_t n;
+	open_fixture(&x, DTYPE_F32, ACTIVATIONS_TRAIN);
+	must(lora_layout_init(&g.layout, &x.golden.layout.widths, &settings, &fault));
+	must(safetensors_open(source_path("train_features.safetensors"), &g.file, &fault));
+	g.adapter = tensor(&g, "adapter", &n);
+	ck_assert_uint_eq(n, g.layout.size);
+	g.gradient = tensor(&g, "gradient", &n);
+	g.adapter_after = tensor(&g, "adapter_after", &n);
+	open_again(&x, &g.layout, 0.25);
+	config = x.optim.config;
+	config.schedule = SCHEDULE_WSD;
+	config.total_steps = 8;
+	config.decay = 0.5;
+	config.pieces = pieces;
+	config.piece_count = 2 * g.layout.widths.layers;
+	memset(pieces, 0, sizeof pieces);
+	for (size_t i = 0; i < g.layout.count; i++) {
+		const struct lora_entry *e = &g.layout.entries[i];
+		pieces[2 * e->layer] = (struct optim_piece){pieces[2 * e->layer].count + e->rank * e->in, 1};
+		pieces[2 * e->layer + 1] = (struct optim_piece){pieces[2 * e->layer + 1].count + e->rank * e->out, 4};
+	}
+	optim_fini(&x.optim);
+	must(optim_init(&x.optim, x.device, &config, n, &fault));
+	x.device->ops->release(x.device, x.adapter);
+	x.adapter = x.device->ops->alloc(x.device, n * sizeof(float));
+	x.device->ops->upload(x.device, x.adapter, g.adapter, n * sizeof(float));
+	const char *losses = safetensors_note(g.file, "losses"), *rates = safetensors_note(g.file, "rates");
+	float *host = malloc(n * sizeof *host);
+	for (int step = 0; step < 6; step++) {
+		double loss = differentiate(&x, &x.golden.batches[step % BATCHES], _i), norm, rate;
+		ck_assert_double_eq_tol(loss, strtod(losses, (char **)&losses), 1e-5 * loss);
+		x.device->ops->download(x.device, host, x.optim.gradient, n * sizeof *host);
+		double off = step ? 0 : worst_factor(&g.layout, host, g.gradient);
+		ck_assert_msg(off < 1e-5, "the worst gradient is off by %g", off);
+		must(optim_update(&x.optim, x.adapter, &norm, &rate, &fault));
+		ck_assert_double_eq_tol(rate, strtod(rates, (char **)&rates), 1e-12);
+	}
+	x.device->ops->download(x.device, host, x.adapter, n * sizeof *host);
+	double worst = worst_factor(&g.layout, host, g.adapter_after);
+	ck_assert_msg(worst < 1e-4, "the worst factor is off by %g", worst);
+	ck_assert_double_gt(worst_factor(&g.layout, host, g.adapter), 1e-3);
+	free(host);
+	model_close(&x.model);
+	close_golden(&g);
+	close_fixture(&x);
+}
+END_TEST
+
+/* Shares of dropout for a looped test. */
+static const double shares[] = {0, 0.25};
+
 /* Only some layers adapted: the same numbers where both have them, whatever is skipped below the lowest adapter. */
 START_TEST(fewer_targets_give_the_same_gradients_for_those)
 {
 	struct fixture x;
 	open_fixture(&x, DTYPE_F32, ACTIVATIONS_TRAIN);
+	open_again(&x, &x.golden.layout, shares[_i]);
 	static const unsigned masks[] = {
 		1u << LORA_V, 1u << LORA_O, 1u << LORA_UP, 1u << LORA_DOWN, 1u << LORA_Q | 1u << LORA_DOWN};
 	const struct lora_layout *full = &x.golden.layout;
@@ -315,8 +393,10 @@ START_TEST(fewer_targets_give_the_same_gradients_for_those)
 		struct lora_settings some_targets = full->settings;
 		some_targets.targets = masks[i];
 		must(lora_layout_init(&part, &full->widths, &some_targets, &fault));
-		struct model_options options = {.use = ACTIVATIONS_TRAIN, .micro_tokens = 64, .positions = 64};
+		struct model_options options = {
+			.use = ACTIVATIONS_TRAIN, .micro_tokens = 64, .positions = 64, .dropout = shares[_i], .dropout_seed = DROPOUT_SEED};
 		must(model_open(&model, d, &x.weights, &part, &options, &fault));
+		model_begin_step(&model, 0);
 		float *some = malloc(part.size * sizeof *some);
 		for (size_t n = 0; n < part.count; n++) {
 			const struct lora_entry *e = &part.entries[n], *whole = lora_find(full, e->layer, e->target);
@@ -351,12 +431,15 @@ END_TEST
 /* Loss and gradient (layout->size, to be freed) of two batches in turn, the second's; what the first leaves in the
  * buffers is nothing to it. */
 static double second_of_two(struct device *d, const struct weights *weights, const struct lora_layout *layout,
-	enum memory_mode mode, float **gradient)
+	enum memory_mode mode, double dropout, float **gradient)
 {
 	enum { TOKENS = 24 };
 	static uint32_t offsets[2][4] = {{0, 9, 10, TOKENS}, {0, 1, 17, TOKENS}};
-	struct model_options options = {
-		.use = ACTIVATIONS_TRAIN, .memory = mode, .micro_tokens = TOKENS, .positions = TOKENS};
+	struct model_options options = {.use = ACTIVATIONS_TRAIN,
+		.memory = mode,
+		.micro_tokens = TOKENS,
+		.positions = TOKENS,
+		.dropout = dropout};
 	struct model model;
 	size_t bytes = layout->size * sizeof **gradient;
 	double sum = 0;
@@ -405,9 +488,9 @@ START_TEST(what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient)
 	weights_widths(&weights.shape, &widths);
 	must(lora_layout_init(
 		&layout, &widths, &(struct lora_settings){.rank = 4, .alpha = 8, .targets = LORA_ALL}, &fault));
-	double expected = second_of_two(d, &weights, &layout, MEMORY_KEEP, &kept);
+	double expected = second_of_two(d, &weights, &layout, MEMORY_KEEP, shares[_i], &kept);
 	for (enum memory_mode mode = MEMORY_SELECTIVE; mode < MEMORY_MODES; mode++) {
-		ck_assert_double_eq(second_of_two(d, &weights, &layout, mode, &again), expected);
+		ck_assert_double_eq(second_of_two(d, &weights, &layout, mode, shares[_i], &again), expected);
 		for (size_t i = 0; i < layout.size; i++)
 			ck_assert_msg(again[i] == kept[i], "mode %s: value %zu of %zu is %a, not %a",
 				memory_mode_name(mode), i, layout.size, (double)again[i], (double)kept[i]);
@@ -505,8 +588,9 @@ int main(void)
 	tcase_add_test(tests, ten_optimizer_steps_end_where_pytorch_ends);
 	tcase_add_test(tests, bf16_stays_near_double);
 	tcase_add_test(tests, the_first_values_are_those_the_golden_started_from);
-	tcase_add_test(tests, fewer_targets_give_the_same_gradients_for_those);
-	tcase_add_test(tests, what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient);
+	tcase_add_loop_test(tests, fewer_targets_give_the_same_gradients_for_those, 0, 2);
+	tcase_add_loop_test(tests, what_is_kept_for_the_backward_does_not_change_a_bit_of_the_gradient, 0, 2);
+	tcase_add_loop_test(tests, patterns_dropout_lora_plus_and_wsd_are_those_of_peft, 0, 2);
 	tcase_add_test(tests, evaluation_and_training_agree_and_the_base_is_without_adapter);
 	tcase_add_test(tests, a_cached_text_gives_the_logits_of_the_whole_text);
 	tcase_add_test(tests, rope_factors_slow_the_rotations_down);

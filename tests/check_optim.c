@@ -34,6 +34,15 @@ START_TEST(schedules_are_those_of_hugging_face)
 	ck_assert_double_eq(optim_rate(&c, 10), 0.5);
 	ck_assert_double_eq(optim_rate(&c, 12), 0);
 	ck_assert_double_eq(optim_rate(&c, 1000), 0);
+	c.schedule = SCHEDULE_WSD;
+	c.decay = 0.5; /* six of twelve steps */
+	ck_assert_double_eq(optim_rate(&c, 3), 1.5);
+	ck_assert_double_eq(optim_rate(&c, 6), 2);
+	ck_assert_double_eq_tol(optim_rate(&c, 9), 1, 1e-12);
+	ck_assert_double_eq_tol(optim_rate(&c, 8), 1.5, 1e-12);
+	ck_assert_double_eq(optim_rate(&c, 12), 0);
+	c.decay = 1; /* what warm-up leaves of it */
+	ck_assert_double_eq_tol(optim_rate(&c, 8), 1, 1e-12);
 	c.schedule = SCHEDULE_COSINE;
 	ck_assert_double_eq(optim_rate(&c, 4), 2);
 	ck_assert_double_eq_tol(optim_rate(&c, 8), 1, 1e-12);
@@ -48,8 +57,11 @@ START_TEST(a_warmup_longer_than_the_run_divides_by_nothing)
 	c.schedule = SCHEDULE_COSINE;
 	c.warmup = 20;
 	c.total_steps = 10;
-	for (uint64_t step = 0; step < 30; step++)
-		ck_assert(isfinite(optim_rate(&c, step)));
+	c.decay = 0.2;
+	for (uint64_t step = 0; step < 60; step++) {
+		c.schedule = step < 30 ? SCHEDULE_COSINE : SCHEDULE_WSD;
+		ck_assert(isfinite(optim_rate(&c, step % 30)));
+	}
 }
 END_TEST
 

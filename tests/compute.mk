@@ -13,6 +13,11 @@ tests_ops_check_linear_SOURCES = tests/ops/check_linear.c $(compute_fixture)
 tests_ops_check_linear_CPPFLAGS = $(compute_test_cppflags)
 tests_ops_check_linear_LDADD = $(compute_test_ldadd)
 
+check_PROGRAMS += tests/ops/check_dropout
+tests_ops_check_dropout_SOURCES = tests/ops/check_dropout.c $(compute_fixture)
+tests_ops_check_dropout_CPPFLAGS = $(compute_test_cppflags)
+tests_ops_check_dropout_LDADD = $(compute_test_ldadd)
+
 check_PROGRAMS += tests/ops/check_attention
 tests_ops_check_attention_SOURCES = tests/ops/check_attention.c $(compute_fixture)
 tests_ops_check_attention_CPPFLAGS = $(compute_test_cppflags)

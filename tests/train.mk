@@ -50,6 +50,8 @@ EXTRA_DIST += \
 	tests/golden/adapter.py \
 	tests/golden/make_train_golden.py \
 	tests/golden/train_golden.safetensors \
+	tests/golden/make_train_features.py \
+	tests/golden/train_features.safetensors \
 	tests/golden/make_rows.py \
 	tests/golden/rows.jsonl \
 	tests/golden/rows_eval.jsonl \

@@ -30,6 +30,11 @@ def uniform(seed, stream, n):
     return ((philox(seed, stream, (n + 3) // 4).reshape(-1)[:n] >> 8) * np.float32(2.0 ** -24)).astype(np.float32)
 
 
+def rank_of(rank, target):
+    """rank: one for all, or by target."""
+    return rank[target] if isinstance(rank, dict) else rank
+
+
 def layout(layers, hidden, query, key, ffn, rank, targets=TARGETS):
     """[(layer, target, in, out, offset of A, offset of B)] and the vector's size."""
     inputs = {t: hidden for t in TARGETS} | {"o": query, "down": ffn}
@@ -38,18 +43,18 @@ def layout(layers, hidden, query, key, ffn, rank, targets=TARGETS):
     for layer in range(layers):
         block = [[layer, t, inputs[t], outputs[t], 0, 0] for t in TARGETS if t in targets]
         for e in block:
-            e[4], at = at, at + rank * e[2]
+            e[4], at = at, at + rank_of(rank, e[1]) * e[2]
         for e in block:
-            e[5], at = at, at + rank * e[3]
+            e[5], at = at, at + rank_of(rank, e[1]) * e[3]
         entries += block
     return entries, at
 
 
 def initialise(entries, size, rank, seed):
     vector = np.zeros(size, np.float32)
-    for i, (_, _, fan_in, _, a, _) in enumerate(entries):
+    for i, (_, target, fan_in, _, a, _) in enumerate(entries):
         bound = np.float32(1) / np.sqrt(np.float32(fan_in))
-        n = rank * fan_in
+        n = rank_of(rank, target) * fan_in
         vector[a:a + n] = bound * (np.float32(2) * uniform(seed, i, n) - np.float32(1))
     return vector
 
