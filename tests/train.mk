@@ -10,6 +10,7 @@ check_PROGRAMS += \
 	tests/check_model \
 	tests/check_recording \
 	tests/check_trainer \
+	tests/check_trainer_features \
 	# end
 tests_check_lora_SOURCES = tests/check_lora.c
 tests_check_lora_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
@@ -36,9 +37,12 @@ tests_check_model_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 tests_check_recording_SOURCES = tests/check_recording.c tests/lib/recorder.h tests/lib/recorder.c
 tests_check_recording_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
 tests_check_recording_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
-tests_check_trainer_SOURCES = tests/check_trainer.c
-tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
+tests_check_trainer_SOURCES = tests/check_trainer.c tests/lib/trainer_run.h tests/lib/trainer_run.c
+tests_check_trainer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
 tests_check_trainer_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
+tests_check_trainer_features_SOURCES = tests/check_trainer_features.c tests/lib/trainer_run.h tests/lib/trainer_run.c
+tests_check_trainer_features_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
+tests_check_trainer_features_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
 TESTS += tests/e2e/train_resume.sh tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh tests/e2e/export.sh
 EXTRA_DIST += \
