@@ -44,9 +44,11 @@ tests_check_trainer_features_SOURCES = tests/check_trainer_features.c tests/lib/
 tests_check_trainer_features_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
 tests_check_trainer_features_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
-TESTS += tests/e2e/train_resume.sh tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh tests/e2e/export.sh
+TESTS += tests/e2e/train_resume.sh tests/e2e/train_features.py tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh tests/e2e/export.sh
 EXTRA_DIST += \
 	tests/e2e/train_resume.sh \
+	tests/e2e/train_features.py \
+	tests/e2e/tensorboard.py \
 	tests/e2e/bench.sh \
 	tests/e2e/plan.sh \
 	tests/e2e/data.sh \
