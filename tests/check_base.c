@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/append.h"
 #include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -203,6 +205,71 @@ START_TEST(available_memory_shrinks_with_what_is_taken_and_fits_the_machine)
 }
 END_TEST
 
+START_TEST(crc32c_gives_the_published_values)
+{
+	uint8_t bytes[32];
+	ck_assert_uint_eq(crc32c("", 0), 0);
+	ck_assert_uint_eq(crc32c("123456789", 9), 0xe3069283);
+	/* RFC 3720, B.4 */
+	memset(bytes, 0, 32);
+	ck_assert_uint_eq(crc32c(bytes, 32), 0x8a9136aa);
+	memset(bytes, 0xff, 32);
+	ck_assert_uint_eq(crc32c(bytes, 32), 0x62a8ab43);
+}
+END_TEST
+
+START_TEST(an_appended_file_is_cut_back_to_its_mark)
+{
+	char folder[] = "/tmp/sakiori-append-XXXXXX", path[64], mark[APPEND_MARK];
+	struct append_file a = {0};
+	struct fault f = {0};
+	uint8_t *data;
+	size_t size;
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/log", folder);
+	append_close(&a);
+	ck_assert_int_eq(append_open(&a, path, 0600, &f), 0);
+	ck_assert_int_eq(append_write(&a, "first\n", 6, &f), 0);
+	ck_assert_int_eq(append_mark(&a, mark, &f), 0);
+	ck_assert_int_eq(append_write(&a, "second\nthi", 10, &f), 0);
+	append_close(&a);
+	append_close(&a);
+	/* a new run does not write into it */
+	ck_assert_int_eq(append_open(&a, path, 0600, &f), SAKIORI_EINVAL);
+	ck_assert_ptr_nonnull(strstr(f.text, path));
+	ck_assert_int_eq(append_reopen(&a, path, 0600, mark, &f), 0);
+	ck_assert_int_eq(append_write(&a, "2nd\n", 4, &f), 0);
+	append_close(&a);
+	ck_assert_int_eq(file_read(path, 100, &data, &size, &f), 0);
+	ck_assert_str_eq((char *)data, "first\n2nd\n");
+	free(data);
+	/* nor is another file cut, or one that is shorter; it stays as it is */
+	static const char *const others[] = {"First\n2nd\n", "first", "anything else"};
+	for (size_t i = 0; i < 3; i++) {
+		ck_assert_int_eq(file_replace(path, others[i], strlen(others[i]), 0600, &f), 0);
+		ck_assert_int_eq(append_reopen(&a, path, 0600, mark, &f), SAKIORI_EMISMATCH);
+		ck_assert_int_eq(file_read(path, 100, &data, &size, &f), 0);
+		ck_assert_str_eq((char *)data, others[i]);
+		free(data);
+	}
+	ck_assert_int_eq(append_reopen(&a, path, 0600, "nonsense", &f), SAKIORI_ECORRUPT);
+	/* what is gone begins anew; so does a file that the run had none of */
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(append_reopen(&a, path, 0600, mark, &f), 0);
+	append_close(&a);
+	ck_assert_int_eq(append_reopen(&a, path, 0600, "", &f), 0);
+	append_close(&a);
+	/* a device has no end to come back to */
+	ck_assert_int_eq(append_open(&a, "/dev/null", 0600, &f), 0);
+	ck_assert_int_eq(append_mark(&a, mark, &f), 0);
+	ck_assert_str_eq(mark, "");
+	append_close(&a);
+	ck_assert_int_eq(append_open(&a, "/nowhere/log", 0600, &f), SAKIORI_ENOTFOUND);
+	unlink(path);
+	rmdir(folder);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("base");
@@ -216,6 +283,8 @@ int main(void)
 	tcase_add_test(t, philox_gives_the_published_vector);
 	tcase_add_test(t, normals_have_mean_zero_and_variance_one);
 	tcase_add_test(t, hashes_are_those_of_the_reference);
+	tcase_add_test(t, crc32c_gives_the_published_values);
+	tcase_add_test(t, an_appended_file_is_cut_back_to_its_mark);
 	tcase_add_test(t, a_replaced_file_is_whole_and_a_directory_is_refused);
 	tcase_add_test(t, available_memory_shrinks_with_what_is_taken_and_fits_the_machine);
 	tcase_add_test(t, a_log_line_cannot_be_split_by_its_values);

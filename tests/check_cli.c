@@ -11,6 +11,7 @@ struct values {
 	const char *text;
 	uint64_t count, bytes;
 	double number, seconds;
+	struct cli_texts texts;
 };
 
 enum { WORDS_LIMIT = 16 };
@@ -21,6 +22,7 @@ static int parse(struct values *v, int most_words, const char *const *given, cha
 	const struct cli_option options[] = {
 		{"flag", CLI_FLAG, &v->flag, NULL, "a flag"},
 		{"text", CLI_TEXT, &v->text, "TEXT", "a text"},
+		{"each", CLI_TEXTS, &v->texts, "TEXT", "a text, more than once"},
 		{"count", CLI_COUNT, &v->count, "N", "a count"},
 		{"number", CLI_NUMBER, &v->number, "X", "a number"},
 		{"seconds", CLI_SECONDS, &v->seconds, "TIME", "a duration"},
@@ -97,6 +99,21 @@ static const char *next_word(const void *table, size_t i)
 	return ((const char *const *)table)[i];
 }
 
+START_TEST(a_text_may_be_given_again_and_again_but_not_for_ever)
+{
+	struct values v = {0};
+	char *argv[WORDS_LIMIT];
+	int words;
+	silence();
+	ck_assert_int_eq(parse(&v, 0, WORDS("--each", "a b", "--flag", "--each="), argv, &words), CLI_CONTINUE);
+	ck_assert_uint_eq(v.texts.count, 2);
+	ck_assert_str_eq(v.texts.at[0], "a b");
+	ck_assert_str_eq(v.texts.at[1], "");
+	v.texts.count = CLI_TEXTS_MAX;
+	ck_assert_int_eq(parse(&v, 0, WORDS("--each", "one too many"), argv, &words), EXIT_CODE_USAGE);
+}
+END_TEST
+
 START_TEST(the_nearest_word_is_found_when_one_is_near)
 {
 	static const char *const table[] = {"status", "peers", "rounds", "resume", NULL};
@@ -124,6 +141,7 @@ int main(void)
 	tcase_add_test(c, options_of_every_kind_are_read_and_words_moved_to_the_front);
 	tcase_add_test(c, mistakes_end_with_the_exit_code_of_wrong_usage);
 	tcase_add_test(c, durations_and_sizes_take_units);
+	tcase_add_test(c, a_text_may_be_given_again_and_again_but_not_for_ever);
 	tcase_add_test(c, the_nearest_word_is_found_when_one_is_near);
 	tcase_add_test(c, a_fault_never_ends_with_success);
 	suite_add_tcase(suite, c);

@@ -180,6 +180,30 @@ static void count_growing_rows(const char *name, size_t longest, enum weight_sto
 }
 
 /* Largest batches are found by halving: that is right only for what grows. */
+START_TEST(dropout_and_texts_are_counted_and_nothing_without_them)
+{
+	struct memory_breakdown plain, dropped, text;
+	for (enum memory_mode mode = 0; mode < MEMORY_MODES; mode++) {
+		memory_count(&at.request, mode, &plain);
+		at.request.dropout = true;
+		memory_count(&at.request, mode, &dropped);
+		at.request.dropout = false;
+		at.request.text_tokens = 100;
+		memory_count(&at.request, mode, &text);
+		at.request.text_tokens = 0;
+		/* the widest input of every token, and ds of three adapters instead of one, in bf16 */
+		size_t tokens = at.request.tokens, widest = at.layout.widths.ffn * 2, ds = 2 * at.layout.rank * 2;
+		ck_assert_uint_ge(dropped.shared - plain.shared, tokens * (widest + ds));
+		ck_assert_uint_le(dropped.shared - plain.shared, tokens * (widest + ds) + 1024);
+		ck_assert_uint_eq(dropped.kept, plain.kept);
+		/* keys and values of every layer at least */
+		ck_assert_uint_gt(text.other - plain.other,
+			100 * at.layout.widths.layers * 2 * (at.layout.widths.query + 2 * at.layout.widths.key));
+		ck_assert_uint_eq(text.device - text.other, plain.device - plain.other);
+	}
+}
+END_TEST
+
 START_TEST(more_rows_never_take_less)
 {
 	static const char *const shapes[] = {
@@ -213,6 +237,7 @@ int main(void)
 	tcase_add_test(t, blocks_stay_packed_where_all_of_a_weight_are_of_one_kind);
 	tcase_add_test(t, a_cpu_offloads_nothing);
 	tcase_add_test(t, some_of_a_device_is_left_to_what_is_not_counted);
+	tcase_add_test(t, dropout_and_texts_are_counted_and_nothing_without_them);
 	tcase_add_loop_test(t, more_rows_never_take_less, 0, 4);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

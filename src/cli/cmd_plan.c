@@ -17,8 +17,9 @@
 #include "train/weights.h"
 
 struct plan_options {
-	const char *model, *device, *targets, *base_dtype, *variants, *memory;
+	const char *model, *device, *targets, *rank_pattern, *base_dtype, *variants, *memory;
 	uint64_t memory_limit, batch, seq, rank, micro_tokens, threads;
+	double dropout;
 	bool json;
 };
 
@@ -51,6 +52,8 @@ static int read_options(int argc, char **argv, struct plan_options *o)
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens a row at most (512)"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once (default: 2048, or --seq)"},
 		{"rank", CLI_COUNT, &o->rank, "R", "rank of the adapter (16)"},
+		{"rank-pattern", CLI_TEXT, &o->rank_pattern, "LIST", "ranks of some targets: q=8,down=32"},
+		{"dropout", CLI_NUMBER, &o->dropout, "P", "share of the adapter's inputs left out of a step (0)"},
 		{"targets", CLI_TEXT, &o->targets, "LIST", "all (default), or some of q,k,v,o,gate,up,down"},
 		{"base-dtype", CLI_TEXT, &o->base_dtype, "TYPE",
 			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
@@ -81,8 +84,11 @@ static int make_config(struct plan *p, struct fault *f)
 	c->max_seq = o->seq;
 	c->micro_tokens = o->micro_tokens;
 	c->adapter.rank = o->rank;
+	c->dropout = o->dropout;
 	c->threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
 	int rc = engine_read_targets(o->targets, &c->adapter.targets, f);
+	if (!rc)
+		rc = engine_read_rank_pattern(o->rank_pattern, c->adapter.rank_pattern, f);
 	if (!rc)
 		rc = engine_read_dtype(o->base_dtype, &c->base_dtype, f);
 	if (!rc)
@@ -141,13 +147,14 @@ static void make_request(struct plan *p)
 		.tokens = batch < c->micro_tokens ? batch : c->micro_tokens,
 		.longest = c->max_seq,
 		.mode = c->memory,
+		.dropout = c->dropout > 0,
 	};
 }
 
 static void plan_variants(struct plan *p)
 {
 	struct variants_config c = {
-		.mode = p->config.variants,
+		.mode = trainer_orders(&p->config),
 		.widths = p->layout.widths,
 		.storage = p->request.storage,
 		.tokens = p->request.tokens,
@@ -171,8 +178,7 @@ static void count_flops(struct plan *p)
 	p->flops_again[MEMORY_SELECTIVE] = p->flops_again[MEMORY_OFFLOAD] = 2 * layers * gate_up;
 	/* All of a layer's forward but its last linear. */
 	double last = layers * hidden * (double)w->ffn;
-	if (p->layout.settings.targets & 1u << LORA_DOWN)
-		adapter -= layers * (double)(p->layout.rank * (w->hidden + w->ffn));
+	adapter -= layers * (double)(p->layout.ranks[LORA_DOWN] * (w->hidden + w->ffn));
 	p->flops_again[MEMORY_BLOCKS] = p->flops_again[MEMORY_BLOCKS_OFFLOAD] =
 		2 * (linear - last) + 2 * adapter + attention;
 }

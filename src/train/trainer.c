@@ -121,8 +121,7 @@ static struct variants_config variants_wanted(const struct trainer *t)
 {
 	const struct trainer_config *c = &t->config;
 	struct variants_config v = {
-		/* An adapter that reads a dropped input has no other order. */
-		.mode = c->dropout > 0 ? VARIANTS_FIXED : c->variants,
+		.mode = trainer_orders(c),
 		.widths = t->layout.widths,
 		.storage = trainer_storage(c->base_dtype),
 		.tokens = largest_pass(t),

@@ -82,6 +82,8 @@ int trainer_dtype_parse(const char *word, enum trainer_dtype *out, struct fault 
 const char *trainer_dtype_name(enum trainer_dtype type);
 /* "auto" (MEMORY_MODES), or the name of a mode; SAKIORI_EINVAL for another word. */
 int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *f);
+/* How the orders of the products are chosen: as asked for, but an adapter that reads a dropped input has only one. */
+enum variants_mode trainer_orders(const struct trainer_config *config);
 /* What it means to a device. */
 enum dtype trainer_act(enum trainer_dtype type);
 enum weight_storage trainer_storage(enum trainer_dtype type);

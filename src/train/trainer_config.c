@@ -62,6 +62,11 @@ int trainer_memory_parse(const char *word, enum memory_mode *out, struct fault *
 		"expected auto, keep, selective, offload, blocks or blocks-offload, found '%.40s'", word);
 }
 
+enum variants_mode trainer_orders(const struct trainer_config *config)
+{
+	return config->dropout > 0 ? VARIANTS_FIXED : config->variants;
+}
+
 enum dtype trainer_act(enum trainer_dtype type)
 {
 	return type == TRAINER_F32 ? DTYPE_F32 : DTYPE_BF16;
