@@ -114,6 +114,7 @@ static struct lora_linear linear_of(const struct lora_case *c, const struct lora
 	for (size_t i = 0; i < c->parts; i++)
 		l.part[i] = (struct lora_part){.rows = c->rows[i],
 			.rank = c->rank[i],
+			.scale = i == 1 ? 1.25f : 0, /* the others have the linear's */
 			.a = m->a[i].at[side],
 			.b = m->b[i].at[side],
 			.grad_a = c->no_grad_a ? NULL : m->grad_a[i].at[side],

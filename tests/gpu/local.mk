@@ -20,6 +20,11 @@ tests_gpu_check_gpu_block_SOURCES = tests/gpu/check_gpu_block.c $(gpu_pair)
 tests_gpu_check_gpu_block_CPPFLAGS = $(gpu_test_cppflags)
 tests_gpu_check_gpu_block_LDADD = $(gpu_test_ldadd)
 
+GPU_TESTS += tests/gpu/check_gpu_dropout
+tests_gpu_check_gpu_dropout_SOURCES = tests/gpu/check_gpu_dropout.c $(gpu_pair)
+tests_gpu_check_gpu_dropout_CPPFLAGS = $(gpu_test_cppflags)
+tests_gpu_check_gpu_dropout_LDADD = $(gpu_test_ldadd)
+
 GPU_TESTS += tests/gpu/check_gpu_weight
 tests_gpu_check_gpu_weight_SOURCES = tests/gpu/check_gpu_weight.c $(gpu_pair)
 tests_gpu_check_gpu_weight_CPPFLAGS = $(gpu_test_cppflags)
