@@ -188,8 +188,8 @@ START_TEST(patterns_are_read_and_written)
 	ck_assert_int_eq(lora_pattern_parse("down_proj=32,q=8,gate=0.5", values, &f), 0);
 	ck_assert(values[LORA_DOWN] == 32 && values[LORA_Q] == 8 && values[LORA_GATE] == 0.5 && values[LORA_K] == 0);
 	ck_assert_str_eq(lora_pattern_format(values, text), "q=8,gate=0.5,down=32");
-	static const char *const bad[] = {"", "q", "q=", "q=x", "q=8,", "q=8,q=4", "w=8", "q=-1", "q=0", "q=8;k=4", "=8",
-		"q=nan", "q=inf", "_proj=8"};
+	static const char *const bad[] = {"", "q", "q=", "q=x", "q=8,", "q=8,q=4", "w=8", "q=-1", "q=0", "q=8;k=4",
+		"=8", "q=nan", "q=inf", "_proj=8"};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		ck_assert_msg(lora_pattern_parse(bad[i], values, &f) == SAKIORI_EINVAL, "'%s' was taken", bad[i]);
 	struct lora_settings s = {.rank = 4, .alpha = 8, .targets = 1u << LORA_Q, .rank_pattern = {[LORA_K] = 2}};

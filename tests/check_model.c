@@ -393,8 +393,11 @@ START_TEST(fewer_targets_give_the_same_gradients_for_those)
 		struct lora_settings some_targets = full->settings;
 		some_targets.targets = masks[i];
 		must(lora_layout_init(&part, &full->widths, &some_targets, &fault));
-		struct model_options options = {
-			.use = ACTIVATIONS_TRAIN, .micro_tokens = 64, .positions = 64, .dropout = shares[_i], .dropout_seed = DROPOUT_SEED};
+		struct model_options options = {.use = ACTIVATIONS_TRAIN,
+			.micro_tokens = 64,
+			.positions = 64,
+			.dropout = shares[_i],
+			.dropout_seed = DROPOUT_SEED};
 		must(model_open(&model, d, &x.weights, &part, &options, &fault));
 		model_begin_step(&model, 0);
 		float *some = malloc(part.size * sizeof *some);

@@ -49,8 +49,8 @@ START_TEST(six_steps_of_everything_are_three_and_three_resumed_bit_for_bit)
 	trainer_close(whole);
 	trainer_close(half);
 	/* whatever of it is another is named */
-	static const char *const names[] = {"rslora", "rank-pattern", "alpha-pattern", "dropout", "lora-plus", "schedule",
-		"decay-share", "patience"};
+	static const char *const names[] = {"rslora", "rank-pattern", "alpha-pattern", "dropout", "lora-plus",
+		"schedule", "decay-share", "patience"};
 	for (int i = 0; i < 8; i++) {
 		c = make_full_config();
 		c.adapter.rslora = i != 0;
@@ -64,8 +64,8 @@ START_TEST(six_steps_of_everything_are_three_and_three_resumed_bit_for_bit)
 		strcpy(setting.value, i == 7 ? "3" : "2");
 		half = open_trainer(&c);
 		int rc = resume_load(half, in_directory("run.checkpoint"), &extra, &fault);
-		ck_assert_msg(rc == SAKIORI_EMISMATCH && (i == 1 || strstr(fault.text, names[i])), "%s: %d %s", names[i], rc,
-			fault.text);
+		ck_assert_msg(rc == SAKIORI_EMISMATCH && (i == 1 || strstr(fault.text, names[i])), "%s: %d %s",
+			names[i], rc, fault.text);
 		trainer_close(half);
 	}
 }

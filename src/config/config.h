@@ -72,10 +72,16 @@ struct config {
 		int64_t rank;
 		double alpha;  /* after config_load never 0: twice the rank is filled in */
 		char *targets; /* "all" or a comma list of q,k,v,o,gate,up,down */
+		bool rslora;
+		char *rank_pattern;  /* "q=8,down=32"; "": none */
+		char *alpha_pattern; /* the same */
+		double dropout;
 	} adapter;
 	struct {
 		double lr;
-		const char *schedule; /* constant | linear | cosine */
+		double lora_plus;     /* B's rate is so many times A's */
+		const char *schedule; /* constant | linear | cosine | wsd */
+		double decay_share;   /* of wsd */
 		int64_t warmup_steps;
 		double weight_decay;
 		double clip; /* largest gradient norm; 0: no clipping */

@@ -179,23 +179,35 @@ static void engine_close(void *self)
 	e->vector = NULL;
 }
 
+static int read_patterns(struct trainer_config *t, const struct config *c, struct fault *f)
+{
+	double ranks[LORA_TARGETS] = {0}, alphas[LORA_TARGETS] = {0};
+	int rc = c->adapter.rank_pattern[0] ? lora_pattern_parse(c->adapter.rank_pattern, ranks, f) : 0;
+	if (rc == 0 && c->adapter.alpha_pattern[0])
+		rc = lora_pattern_parse(c->adapter.alpha_pattern, alphas, f);
+	for (int i = 0; i < LORA_TARGETS && rc == 0; i++) {
+		t->adapter.rank_pattern[i] = (size_t)ranks[i];
+		t->adapter.alpha_pattern[i] = (float)alphas[i];
+		if (ranks[i] != (double)t->adapter.rank_pattern[i])
+			rc = fault_set(f, SAKIORI_ECONFIG, "adapter.rank_pattern: a rank is a whole number, found %g",
+				ranks[i]);
+	}
+	return rc;
+}
+
 static int read_words(struct trainer_config *t, const struct config *c, struct fault *f)
 {
-	static const char *const schedules[] = {"constant", "linear", "cosine"};
-	int schedule = -1;
-	for (int i = 0; i < 3; i++)
-		if (strcmp(c->optimizer.schedule, schedules[i]) == 0)
-			schedule = i;
-	if (schedule < 0)
-		return fault_set(f, SAKIORI_ECONFIG, "optimizer.schedule: unknown word %s", c->optimizer.schedule);
-	t->schedule = (enum schedule)schedule;
 	t->overlong = strcmp(c->data.over_long, "refuse") == 0 ? TRAINER_REFUSE : TRAINER_TRUNCATE;
-	int rc = trainer_dtype_parse(c->model.base_dtype, &t->base_dtype, f);
+	int rc = schedule_parse(c->optimizer.schedule, &t->schedule, f);
+	if (rc == 0)
+		rc = trainer_dtype_parse(c->model.base_dtype, &t->base_dtype, f);
 	if (rc == 0)
 		rc = trainer_memory_parse(c->model.memory, &t->memory, f);
 	if (rc == 0)
 		rc = variants_mode_parse(c->model.variants, &t->variants, f);
-	return rc == 0 ? lora_targets_parse(c->adapter.targets, &t->adapter.targets, f) : rc;
+	if (rc == 0)
+		rc = lora_targets_parse(c->adapter.targets, &t->adapter.targets, f);
+	return rc == 0 ? read_patterns(t, c, f) : rc;
 }
 
 int engine_new(struct engine **out, const struct config *c, struct fault *f)
@@ -225,7 +237,11 @@ int engine_new(struct engine **out, const struct config *c, struct fault *f)
 	t->micro_tokens = e->micro_tokens = (size_t)c->data.micro_tokens;
 	t->adapter.rank = (size_t)c->adapter.rank;
 	t->adapter.alpha = (float)c->adapter.alpha;
+	t->adapter.rslora = c->adapter.rslora;
+	t->dropout = c->adapter.dropout;
 	t->lr = c->optimizer.lr;
+	t->lora_plus = c->optimizer.lora_plus;
+	t->decay = c->optimizer.decay_share;
 	t->warmup = (uint64_t)c->optimizer.warmup_steps;
 	t->total_steps = (uint64_t)c->run.rounds * (uint64_t)c->run.local_steps;
 	t->weight_decay = c->optimizer.weight_decay;

@@ -388,8 +388,9 @@ static void fill_hello(struct daemon *d, struct wire_hello *hello)
 	wire_text(hello->run_name, sizeof hello->run_name, c->run.name);
 	wire_text(hello->base_name, sizeof hello->base_name, d->model_name);
 	lora_targets_format(d->layout.settings.targets, targets);
-	snprintf(adapter, sizeof adapter, "rank %zu, alpha %g, targets %s", d->layout.rank,
-		(double)d->layout.settings.alpha, targets);
+	snprintf(adapter, sizeof adapter, "rank %zu, alpha %g, targets %s%s", d->layout.settings.rank,
+		(double)d->layout.settings.alpha, targets,
+		lora_uniform(&d->layout.settings) ? "" : ", with rsLoRA or patterns");
 	wire_text(hello->adapter_text, sizeof hello->adapter_text, adapter);
 }
 

@@ -100,7 +100,8 @@ static void check_layer(struct pair *p, const struct layer_case *c)
 		    s = pair_values(p, PAIR_ACT, 5, c->n * ranks, 0), ds = pair_values(p, PAIR_ACT, 6, c->n * ranks, 0),
 		    dropped = pair_values(p, PAIR_ACT, 7, c->n * c->cols, 0),
 		    own = pair_values(p, PAIR_ACT, 8, c->n * c->cols, 0),
-		    dx = pair_values(p, PAIR_ACT, 9, c->n * c->cols, 0), a[PARTS], b[PARTS], grad_a[PARTS], grad_b[PARTS];
+		    dx = pair_values(p, PAIR_ACT, 9, c->n * c->cols, 0), a[PARTS], b[PARTS], grad_a[PARTS],
+		    grad_b[PARTS];
 	struct both index = c->index ? pair_bytes(p, c->index, c->index_count * sizeof *c->index) : (struct both){0};
 	for (size_t i = 0; i < PARTS; i++) {
 		a[i] = pair_values(p, PAIR_F32, 10 + i, c->rank[i] * c->cols, 0.1f);

@@ -29,7 +29,8 @@ START_TEST(elements_are_dropped_by_their_place_alone)
 	for (size_t k = 0; k < 5; k++) {
 		size_t n = shapes[k][0], c = shapes[k][1], stride = shapes[k][2], dropped = 0;
 		struct dropout r = make(d, 45000, 77, 11 * k);
-		double *x = fixture_doubles(n * stride), *dx = fixture_doubles(n * c), *expected = fixture_doubles(n * c);
+		double *x = fixture_doubles(n * stride), *dx = fixture_doubles(n * c),
+		       *expected = fixture_doubles(n * c);
 		void *in = fixture_act(d, 1, n * stride, x), *out = d->ops->alloc(d, n * c * d->act_size);
 		void *sum = fixture_act(d, 2, n * c, dx);
 		d->ops->dropout_forward(d, &r, n, c, in, stride == c ? 0 : stride, out);
@@ -128,7 +129,8 @@ static double linear_loss(void *self)
 				for (size_t k = 0; k < part_rank[part]; k++, b++) {
 					double s = 0;
 					for (size_t c = 0; c < COLS; c++)
-						s += p->mask[t * COLS + c] * p->x[t * COLS + c] * p->a[(at + k) * COLS + c];
+						s += p->mask[t * COLS + c] * p->x[t * COLS + c] *
+						     p->a[(at + k) * COLS + c];
 					y += (part_scale[part] != 0 ? part_scale[part] : 1.5) * s * *b;
 				}
 				sum += y * p->dy[t * ROWS + row];
@@ -157,7 +159,8 @@ START_TEST(adapters_of_a_dropped_input_match_finite_differences)
 	enum { B_SIZE = 8 * 3 + 5 * 2 };
 	struct device *d = fixture_open(DTYPE_F64, 0);
 	struct dropout r = make(d, 40000, 9, 2);
-	float *wf = fixture_values(1, ROWS * COLS), *a = fixture_values(2, RANKS * COLS), *b = fixture_values(3, B_SIZE);
+	float *wf = fixture_values(1, ROWS * COLS), *a = fixture_values(2, RANKS * COLS),
+	      *b = fixture_values(3, B_SIZE);
 	float *grad_a = must_calloc(RANKS * COLS, sizeof *grad_a), *grad_b = must_calloc(B_SIZE, sizeof *grad_b);
 	struct problem p = {.r = &r,
 		.x = fixture_doubles(TOKENS * COLS),
