@@ -32,16 +32,20 @@ tests_check_export_SOURCES = tests/check_export.c
 tests_check_export_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 tests_check_export_LDADD = $(TEXT_LIBS) $(CHECK_LIBS) -lm
 endif
-check_PROGRAMS += tests/fuzz/fuzz_gguf tests/fuzz/fuzz_safetensors
+check_PROGRAMS += tests/fuzz/fuzz_gguf tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_peft
 tests_fuzz_fuzz_gguf_SOURCES = tests/fuzz/fuzz_gguf.c
 tests_fuzz_fuzz_gguf_LDADD = $(FORMATS_LIBS)
 tests_fuzz_fuzz_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c
 tests_fuzz_fuzz_safetensors_LDADD = $(FORMATS_LIBS)
+tests_fuzz_fuzz_peft_SOURCES = tests/fuzz/fuzz_peft.c
+tests_fuzz_fuzz_peft_LDADD = $(FORMATS_LIBS) -lm
 if FUZZING
 tests_fuzz_fuzz_gguf_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 tests_fuzz_fuzz_safetensors_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+tests_fuzz_fuzz_peft_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 else
 tests_fuzz_fuzz_gguf_SOURCES += tests/fuzz/replay.c
 tests_fuzz_fuzz_safetensors_SOURCES += tests/fuzz/replay.c
+tests_fuzz_fuzz_peft_SOURCES += tests/fuzz/replay.c
 endif
-EXTRA_DIST += tests/fuzz/make_corpus.py tests/fuzz/corpus/gguf tests/fuzz/corpus/safetensors
+EXTRA_DIST += tests/fuzz/make_corpus.py tests/fuzz/corpus/gguf tests/fuzz/corpus/safetensors tests/fuzz/corpus/peft

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of tests/fuzz/corpus/gguf and corpus/safetensors: small valid files and one of each lie. No packages needed.
+"""Writes the seeds of tests/fuzz/corpus/gguf, corpus/safetensors and corpus/peft: small valid files and one of each lie. No packages needed.
 
     make_corpus.py tests/fuzz/corpus
 """
@@ -104,3 +104,36 @@ put("safetensors", "backwards", safetensors({"a": entry("U8", [1], 1, 0)}, b"\0"
 put("safetensors", "negative", safetensors({"a": entry("U8", [-1], 0, 1)}, b"\0"))
 put("safetensors", "dtype", safetensors({"a": entry("F8_E4M3", [1], 0, 1)}, b"\0"))
 put("safetensors", "metadata-number", safetensors({"__metadata__": {"a": 7}}))
+
+
+def pair(name, rank, wide, high):
+    stem = f"base_model.model.model.layers.0.{name}"
+    return {f"{stem}.lora_A.weight": [rank, wide], f"{stem}.lora_B.weight": [high, rank]}
+
+
+def adapter(config, shapes, kind="F32"):
+    """An adapter's folder as tests/fuzz/fuzz_peft.c takes it."""
+    header, body = {}, b""
+    for name, shape in shapes.items():
+        n = shape[0] * shape[1]
+        size = n * (4 if kind == "F32" else 2)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + size]}
+        body += struct.pack(f"<{n}f", *range(n)) if kind == "F32" else struct.pack(f"<{n}H", *([0x3C00] * n))
+    words = json.dumps(header).encode()
+    return json.dumps(config).encode() + b"\0" + struct.pack("<Q", len(words)) + words + body
+
+
+lora = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+q, down = pair("self_attn.q_proj", 2, 3, 4), pair("mlp.down_proj", 1, 5, 2)
+put("peft", "valid", adapter(lora, q))
+put("peft", "valid-half", adapter(lora | {"use_rslora": True}, q, "F16"))
+put("peft", "patterns", adapter(lora | {"rank_pattern": {"down_proj": 1}, "alpha_pattern": {"^model.layers.0.self_attn.q_proj": 3}}, q | down))
+put("peft", "pattern-escaped", adapter(lora | {"rank_pattern": {"0\\.mlp.down_proj": 1}}, q | down))
+put("peft", "pattern-regex", adapter(lora | {"rank_pattern": {".*down_proj": 1}}, q | down))
+put("peft", "pattern-empty-key", adapter(lora | {"alpha_pattern": {"": 1, "^": 2, "\\.": 3}}, q))
+put("peft", "pattern-fraction", adapter(lora | {"rank_pattern": {"q_proj": 2.5}}, q))
+put("peft", "pattern-zero", adapter(lora | {"rank_pattern": {"q_proj": 0}}, q))
+put("peft", "padding", adapter(lora | {"r": 1, "rank_pattern": {"q_proj": 600}}, pair("self_attn.q_proj", 600, 1, 1) | pair("mlp.down_proj", 1, 600, 600)))
+put("peft", "half-a-pair", adapter(lora, {k: v for k, v in q.items() if "lora_B" in k}))
+put("peft", "other-rank", adapter(lora | {"r": 3}, q))
+put("peft", "no-tensors", json.dumps(lora).encode())
