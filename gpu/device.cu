@@ -190,6 +190,8 @@ static const struct device_ops cuda_ops = {
 	OPERATION(embedding),
 	OPERATION(norm_forward),
 	OPERATION(norm_backward),
+	OPERATION(head_norm_forward),
+	OPERATION(head_norm_backward),
 	OPERATION(rope_forward),
 	OPERATION(rope_backward),
 	OPERATION(attention_forward),

@@ -313,6 +313,8 @@ CUDA_OPERATION(dropout_backward);
 /* norm.cu */
 CUDA_OPERATION(norm_forward);
 CUDA_OPERATION(norm_backward);
+CUDA_OPERATION(head_norm_forward);
+CUDA_OPERATION(head_norm_backward);
 /* rope.cu */
 CUDA_OPERATION(rope_forward);
 CUDA_OPERATION(rope_backward);

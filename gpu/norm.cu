@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RMSNorm with the residual sum before it. A row lies in the registers of a warp (C up to 1024 in bf16) or of a block, so that everything is
+/* RMSNorm with the residual sum before it, and of each head by itself. A row lies in the registers of a warp (C up to 1024 in bf16) or of a block, so that everything is
  * read and written once; rows of any other kind (unaligned, C not whole vectors, very long) are read twice by a block. */
 #include "gpu/elementwise.cuh"
 
@@ -320,4 +320,112 @@ void cuda_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t 
 		backward<__nv_bfloat16>(cuda_device(d), n, c, dy, x, weight, inverse_rms, dx);
 	else
 		backward<float>(cuda_device(d), n, c, dy, x, weight, inverse_rms, dx);
+}
+
+/* ---- heads ---- */
+
+#define HEAD_NORM_WARPS 8
+
+template <typename T> struct head_norm_call {
+	size_t n, heads, c; /* n heads of all tokens together */
+	size_t x_row, y_row;
+	const T *x;
+	T *y; /* backward: dx */
+	const float *weight;
+	float epsilon;
+	const float *inverse_of; /* backward */
+	float *inverse_rms;      /* forward; NULL: not kept */
+};
+
+/* Grid: a warp a head. y may be x: a thread writes only where it alone has read. */
+template <typename T> __global__ void __launch_bounds__(HEAD_NORM_WARPS *WARP) head_norm_forward(head_norm_call<T> a)
+{
+	size_t item = (size_t)blockIdx.x * HEAD_NORM_WARPS + threadIdx.x / WARP;
+	if (item >= a.n)
+		return;
+	size_t token = item / a.heads, head = item % a.heads;
+	const T *x = a.x + token * a.x_row + head * a.c;
+	T *y = a.y + token * a.y_row + head * a.c;
+	int lane = threadIdx.x % WARP;
+	float squares = 0;
+	for (size_t i = lane; i < a.c; i += WARP)
+		squares += act_load(x[i]) * act_load(x[i]);
+	float inverse = 1 / sqrtf(warp_sum(squares) / (float)a.c + a.epsilon);
+	for (size_t i = lane; i < a.c; i += WARP)
+		y[i] = act_store<T>(act_load(x[i]) * inverse * a.weight[i]);
+	if (a.inverse_rms && lane == 0)
+		a.inverse_rms[item] = inverse;
+}
+
+/* dx = inverse * (w dy - x * inverse^2 * mean(w dy x)), over the dy that lies there. Grid as the forward's. */
+template <typename T> __global__ void __launch_bounds__(HEAD_NORM_WARPS *WARP) head_norm_backward(head_norm_call<T> a)
+{
+	size_t item = (size_t)blockIdx.x * HEAD_NORM_WARPS + threadIdx.x / WARP;
+	if (item >= a.n)
+		return;
+	size_t token = item / a.heads, head = item % a.heads;
+	const T *x = a.x + token * a.x_row + head * a.c;
+	T *dx = a.y + token * a.y_row + head * a.c;
+	int lane = threadIdx.x % WARP;
+	float inverse = a.inverse_of[item], along = 0;
+	for (size_t i = lane; i < a.c; i += WARP)
+		along += act_load(dx[i]) * a.weight[i] * act_load(x[i]);
+	float back = warp_sum(along) * inverse * inverse * inverse / (float)a.c;
+	for (size_t i = lane; i < a.c; i += WARP)
+		dx[i] = act_store<T>(act_load(dx[i]) * a.weight[i] * inverse - act_load(x[i]) * back);
+}
+
+template <typename T>
+static void issue_heads(
+	struct cuda_device *c, const head_norm_call<void> &call, void (*kernel)(head_norm_call<T>), const char *what)
+{
+	head_norm_call<T> a = {};
+	a.n = call.n;
+	a.heads = call.heads;
+	a.c = call.c;
+	a.x_row = call.x_row;
+	a.y_row = call.y_row;
+	a.x = (const T *)call.x;
+	a.y = (T *)call.y;
+	a.weight = call.weight;
+	a.epsilon = call.epsilon;
+	a.inverse_of = call.inverse_of;
+	a.inverse_rms = call.inverse_rms;
+	kernel<<<(unsigned)((a.n + HEAD_NORM_WARPS - 1) / HEAD_NORM_WARPS), HEAD_NORM_WARPS * WARP, 0, c->stream>>>(a);
+	cuda_launched(c, what);
+}
+
+static bool heads_may(struct cuda_device *c, enum norm_kind kind, const head_norm_call<void> &a)
+{
+	size_t width = a.heads * a.c;
+	if (!c->base.fault.code && (!a.c || a.x_row < width || a.y_row < width))
+		cuda_fail(c, SAKIORI_EINVAL, "norms of %zu heads of %zu features, strides %zu and %zu", a.heads, a.c,
+			a.x_row, a.y_row);
+	return may(c, kind, a.n, a.c);
+}
+
+void cuda_head_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, float epsilon, void *y, size_t y_stride,
+	float *inverse_rms)
+{
+	head_norm_call<void> a = {
+		n * heads, heads, head_dim, x_stride, y_stride, x, y, weight, epsilon, NULL, inverse_rms};
+	if (!heads_may(cuda_device(d), kind, a))
+		return;
+	if (d->act == DTYPE_BF16)
+		issue_heads(cuda_device(d), a, head_norm_forward<__nv_bfloat16>, "norms of heads");
+	else
+		issue_heads(cuda_device(d), a, head_norm_forward<float>, "norms of heads");
+}
+
+void cuda_head_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, const float *inverse_rms, void *dx, size_t dx_stride)
+{
+	head_norm_call<void> a = {n * heads, heads, head_dim, x_stride, dx_stride, x, dx, weight, 0, inverse_rms, NULL};
+	if (!heads_may(cuda_device(d), kind, a))
+		return;
+	if (d->act == DTYPE_BF16)
+		issue_heads(cuda_device(d), a, head_norm_backward<__nv_bfloat16>, "norms of heads, backward");
+	else
+		issue_heads(cuda_device(d), a, head_norm_backward<float>, "norms of heads, backward");
 }

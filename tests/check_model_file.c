@@ -388,8 +388,10 @@ END_TEST
 START_TEST(other_architectures_and_kinds_of_file_are_refused_by_name)
 {
 	struct options o = VALID;
-	o.architecture = "qwen2";
-	refused(o, SAKIORI_EUNSUPPORTED, "architecture qwen2 is not supported");
+	o.architecture = "falcon";
+	refused(o, SAKIORI_EUNSUPPORTED,
+		"architecture falcon is not supported; there are llama (Llama 2 and 3, SmolLM2), mistral (Mistral 7B), "
+		"qwen2");
 	o = VALID;
 	o.type = "adapter";
 	refused(o, SAKIORI_EUNSUPPORTED, "the file holds an adapter, expected a model");

@@ -8,6 +8,7 @@ check_PROGRAMS += \
 	tests/check_checkpoint \
 	tests/check_memory \
 	tests/check_model \
+	tests/check_architectures \
 	tests/check_recording \
 	tests/check_trainer \
 	tests/check_trainer_features \
@@ -34,6 +35,9 @@ tests_check_memory_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 tests_check_model_SOURCES = tests/check_model.c
 tests_check_model_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS)
 tests_check_model_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
+tests_check_architectures_SOURCES = tests/check_architectures.c tests/lib/model_stage.h tests/lib/model_stage.c
+tests_check_architectures_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
+tests_check_architectures_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 tests_check_recording_SOURCES = tests/check_recording.c tests/lib/recorder.h tests/lib/recorder.c
 tests_check_recording_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
 tests_check_recording_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
@@ -44,7 +48,8 @@ tests_check_trainer_features_SOURCES = tests/check_trainer_features.c tests/lib/
 tests_check_trainer_features_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests $(CHECK_CFLAGS)
 tests_check_trainer_features_LDADD = $(TRAIN_LIBS) $(CHECK_LIBS)
 endif
-TESTS += tests/e2e/train_resume.sh tests/e2e/train_features.py tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh tests/e2e/export.sh
+TESTS += tests/e2e/train_resume.sh tests/e2e/train_features.py tests/e2e/plan.sh tests/e2e/bench.sh tests/e2e/data.sh \
+	tests/e2e/export.sh tests/e2e/architectures.sh
 EXTRA_DIST += \
 	tests/e2e/train_resume.sh \
 	tests/e2e/train_features.py \
@@ -58,6 +63,10 @@ EXTRA_DIST += \
 	tests/golden/train_golden.safetensors \
 	tests/golden/make_train_features.py \
 	tests/golden/train_features.safetensors \
+	tests/e2e/architectures.sh \
+	tests/golden/make_architectures.py \
+	tests/golden/architectures.safetensors \
+	tests/golden/architectures \
 	tests/golden/make_rows.py \
 	tests/golden/rows.jsonl \
 	tests/golden/rows_eval.jsonl \

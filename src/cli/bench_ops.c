@@ -548,7 +548,7 @@ static int measure(const struct options *o, struct work *w, struct fault *f)
 static int read_options(int argc, char **argv, struct options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file or shape:NAME; only its shape is used"},
+		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file, folder or shape:NAME; only its shape is used"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"batch", CLI_COUNT, &o->batch, "N", "rows of the micro-batch (2)"},
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens of every row (2048)"},

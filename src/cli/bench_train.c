@@ -30,7 +30,8 @@ struct result {
 static int read_options(int argc, char **argv, struct options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file, or shape:NAME for random weights of a known shape"},
+		{"model", CLI_TEXT, &o->model, "FILE",
+			"GGUF file, folder, or shape:NAME for random weights of a known shape"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"batch", CLI_COUNT, &o->batch, "N", "rows a step (2)"},
 		{"seq", CLI_COUNT, &o->seq, "N", "tokens of every row (2048)"},

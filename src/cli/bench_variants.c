@@ -28,7 +28,8 @@ struct run {
 static int read_options(int argc, char **argv, struct options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "whose shapes: GGUF file or shape:NAME (shape:smollm2-135m)"},
+		{"model", CLI_TEXT, &o->model, "FILE",
+			"whose shapes: GGUF file, folder or shape:NAME (shape:smollm2-135m)"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"tokens", CLI_COUNT, &o->tokens, "N", "of a micro-batch (2048)"},
 		{"ranks", CLI_TEXT, &o->ranks, "LIST", "8,16,32,64,128,256 by default"},

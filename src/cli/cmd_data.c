@@ -8,7 +8,6 @@
 
 #include "base/bytes.h"
 #include "cli/cli.h"
-#include "formats/gguf.h"
 #include "text/chat.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
@@ -34,12 +33,7 @@ static void on_progress(void *self, size_t done, size_t total)
 
 static int open_data(struct data *d, const struct data_options *o, uint64_t most, struct fault *f)
 {
-	struct gguf *gguf;
-	int rc = gguf_open(o->model, &gguf, f);
-	if (rc != 0)
-		return rc;
-	rc = tokenizer_from_gguf(&d->tokenizer, gguf, f);
-	gguf_close(gguf);
+	int rc = tokenizer_of_path(&d->tokenizer, o->model, f);
 	if (rc != 0)
 		return rc;
 	/* as training: without a template only rows that need one are refused */

@@ -17,7 +17,7 @@ struct eval_options {
 static int read_options(int argc, char **argv, struct eval_options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file of the base model"},
+		{"model", CLI_TEXT, &o->model, "FILE", "the base model: GGUF file or Hugging Face folder"},
 		{"adapter", CLI_TEXT, &o->adapter, "DIR", "PEFT folder; default: the base model alone"},
 		{"data", CLI_TEXT, &o->data, "FILE", "rows, JSONL"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},

@@ -18,7 +18,7 @@ struct generate_options {
 static int read_options(int argc, char **argv, struct generate_options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file of the base model"},
+		{"model", CLI_TEXT, &o->model, "FILE", "the base model: GGUF file or Hugging Face folder"},
 		{"adapter", CLI_TEXT, &o->adapter, "DIR", "PEFT folder; default: the base model alone"},
 		{"prompt", CLI_TEXT, &o->prompt, "TEXT", "what to go on from"},
 		{"chat", CLI_FLAG, &o->chat, NULL, "the prompt is a user's turn in the model's chat template"},

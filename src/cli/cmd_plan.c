@@ -44,7 +44,7 @@ struct plan {
 static int read_options(int argc, char **argv, struct plan_options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file of the base model, or shape:NAME"},
+		{"model", CLI_TEXT, &o->model, "FILE", "the base model: GGUF file, Hugging Face folder, or shape:NAME"},
 		{"device", CLI_TEXT, &o->device, "NAME", "cpu (default) or cuda[:N]"},
 		{"memory-limit", CLI_BYTES, &o->memory_limit, "SIZE",
 			"plan for a device of this memory, which need not be there"},

@@ -6,7 +6,6 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
-#include "formats/gguf.h"
 #include "formats/json.h"
 #include "text/jsonl.h"
 #include "text/tokenizer.h"
@@ -21,12 +20,7 @@ struct tokenize {
 
 static int load_tokenizer(struct tokenize *c, const char *model, struct fault *f)
 {
-	struct gguf *gguf;
-	int rc = gguf_open(model, &gguf, f);
-	if (rc != 0)
-		return rc;
-	rc = tokenizer_from_gguf(&c->tokenizer, gguf, f);
-	gguf_close(gguf);
+	int rc = tokenizer_of_path(&c->tokenizer, model, f);
 	if (rc == 0)
 		c->scratch = tokenizer_scratch_new(c->tokenizer);
 	return rc;

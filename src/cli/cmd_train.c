@@ -24,7 +24,7 @@ static int check_evaluation(const char *command, const struct train_options *o)
 static int read_options(int argc, char **argv, struct train_options *o)
 {
 	const struct cli_option table[] = {
-		{"model", CLI_TEXT, &o->model, "FILE", "GGUF file of the base model"},
+		{"model", CLI_TEXT, &o->model, "FILE", "the base model: GGUF file or Hugging Face folder"},
 		{"data", CLI_TEXT, &o->data, "FILE", "training rows, JSONL"},
 		{"eval", CLI_TEXT, &o->eval, "FILE", "evaluation rows, JSONL"},
 		{"out", CLI_TEXT, &o->out, "DIR", "the adapter, a PEFT folder; the run's checkpoint lies beside it"},

@@ -34,6 +34,7 @@ struct device {
 	unsigned threads;
 	bool records;       /* replay() pays: callers pad micro-batches to few shapes and record them */
 	bool joins;         /* room behind inputs and weights pays: see struct lora_linear, x_stride */
+	bool geglu;         /* knows ACTIVATION_GEGLU */
 	struct fault fault; /* the first failure; code 0 while there is none */
 };
 
@@ -223,7 +224,8 @@ struct dropout {
 
 enum norm_kind { NORM_RMS }; /* others are refused with SAKIORI_EUNSUPPORTED until they are needed */
 
-enum activation_kind { ACTIVATION_SWIGLU, ACTIVATION_GEGLU }; /* gated: h = f(gate) * up; GEGLU is refused for now */
+/* Gated: h = f(gate) * up. GEGLU is gelu in its tanh form, x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)); a device that lacks it refuses it. */
+enum activation_kind { ACTIVATION_SWIGLU, ACTIVATION_GEGLU };
 
 /* Rotary embedding in Hugging Face order: feature i turns with feature i + half, i < half. Features from 2*half on stay. */
 struct rope {
@@ -400,6 +402,16 @@ struct device_ops {
 	/* dx (N, C) += gradient through the norm: dx holds the residual stream's gradient already. x is the kept sum. */
 	void (*norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,
 		const float *weight, const float *inverse_rms, void *dx);
+
+	/* Each head of x (N, heads, head_dim) by itself: y = x / rms(x) * weight; tokens lie x_stride and y_stride elements apart, and y may be x.
+	 * weight (head_dim). inverse_rms (N, heads), kept for the backward; NULL when nobody differentiates. */
+	void (*head_norm_forward)(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+		const void *x, size_t x_stride, const float *weight, float epsilon, void *y, size_t y_stride,
+		float *inverse_rms);
+	/* dx, tokens dx_stride elements apart, holds the gradient of y and becomes that of x, which is what went in. */
+	void (*head_norm_backward)(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+		const void *x, size_t x_stride, const float *weight, const float *inverse_rms, void *dx,
+		size_t dx_stride);
 
 	/* In place on x (N, heads, head_dim), tokens `stride` elements apart; positions (N) count from 0 in each row. backward turns back. */
 	void (*rope_forward)(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x,

@@ -46,7 +46,7 @@ const struct config_key config_keys[] = {
 		"`sakiori keygen --network` and carried to every site. Required as soon as there is a peer."},
 
 	{"model.path", KEY_PATH, AT(model.path), NULL, 1, MAX_TEXT, .unit = "", .example = "model.gguf", RESTART,
-		"The base model: a GGUF file, or shape:NAME for random weights of a known shape.\n"
+		"The base model: a GGUF file, a Hugging Face folder, or shape:NAME for random weights.\n"
 		"Every site of a run needs the same one."},
 	{"model.base_dtype", KEY_WORD, AT(model.base_dtype), "bf16",
 		.words = WORDS("bf16", "f32", "fp8", "q4", "as-stored"), .unit = "", RESTART,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "formats/architecture.h"
 #include "formats/gguf_writer.h"
 #include "formats/merge.h"
 #include "formats/safetensors.h"
@@ -29,7 +30,8 @@ static enum stored_type type_of_rows(enum stored_type type, size_t cols)
 /* How many heads a tensor's rows are permuted in for llama.cpp; 0: not at all. */
 static size_t permuted_heads(const struct model_shape *s, const char *name)
 {
-	if (strcmp(s->architecture, "llama") != 0)
+	const struct architecture *a = architecture_of_gguf(s->architecture);
+	if (a == NULL || !a->permutes)
 		return 0;
 	if (strstr(name, ".q_proj.") != NULL)
 		return s->heads;
@@ -71,11 +73,12 @@ static void add_origin(struct gguf_keys *keys, const struct export *e)
 
 #define FACTOR_NAME_SIZE (MODEL_GGUF_NAME_SIZE + 8)
 
-static void name_factor(const struct peft_matrix *m, char half, char out[static FACTOR_NAME_SIZE])
+static void name_factor(
+	const struct export *e, const struct peft_matrix *m, char half, char out[static FACTOR_NAME_SIZE])
 {
 	char name[PEFT_BASE_NAME_SIZE], weight[MODEL_GGUF_NAME_SIZE];
 	peft_base_name(m->layer, m->target, name);
-	model_file_gguf_name(name, weight);
+	model_file_gguf_name(model_file_tensor(e->model, name), weight);
 	snprintf(out, FACTOR_NAME_SIZE, "%s.lora_%c", weight, half);
 }
 
@@ -139,8 +142,8 @@ int export_gguf_adapter(const struct export *e, const char *path, struct fault *
 	char(*names)[FACTOR_NAME_SIZE] = must_calloc(2 * count, sizeof *names);
 	for (size_t i = 0; i < count; i++) {
 		const struct peft_matrix *m = &e->adapter->matrices[i];
-		name_factor(m, 'a', names[2 * i]);
-		name_factor(m, 'b', names[2 * i + 1]);
+		name_factor(e, m, 'a', names[2 * i]);
+		name_factor(e, m, 'b', names[2 * i + 1]);
 		tensors[2 * i] = (struct gguf_tensor){.name = names[2 * i],
 			.type = type_of_rows(e->type, m->in),
 			.dimensions = 2,
@@ -248,7 +251,7 @@ int export_gguf_merged(const struct export *e, const char *path, struct fault *f
 	char(*names)[MODEL_GGUF_NAME_SIZE] = must_calloc(count, sizeof *names);
 	for (size_t i = 0; i < count; i++) {
 		const struct model_tensor *t = model_file_tensor_at(e->model, i);
-		model_file_gguf_name(t->name, names[i]);
+		model_file_gguf_name(t, names[i]);
 		tensors[i] = (struct gguf_tensor){.name = names[i],
 			.type = t->vector ? STORED_F32 : type_of_rows(e->type, t->cols),
 			.dimensions = t->vector ? 1 : 2,

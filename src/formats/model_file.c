@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "formats/model_file_private.h"
@@ -17,7 +18,6 @@
 /* Far above any model of today; they keep every product of two sizes within 64 bits. */
 #define SIZE_LIMIT 1048576
 #define VOCABULARY_LIMIT 16777216
-#define LAYER_LIMIT 1024
 #define HEAD_LIMIT 4096
 
 static int check_range(const char *what, uint32_t v, uint32_t high, struct fault *f)
@@ -35,7 +35,7 @@ static int check_shape(const struct model_shape *s, struct fault *f)
 	} ranges[] = {
 		{"the hidden size", s->hidden, SIZE_LIMIT},
 		{"the intermediate size", s->intermediate, SIZE_LIMIT},
-		{"the number of layers", s->layers, LAYER_LIMIT},
+		{"the number of layers", s->layers, MODEL_LAYERS_MAX},
 		{"the number of heads", s->heads, HEAD_LIMIT},
 		{"the number of key and value heads", s->kv_heads, HEAD_LIMIT},
 		{"the head size", s->head_size, MODEL_HEAD_SIZE_MAX},
@@ -59,6 +59,12 @@ static int check_shape(const struct model_shape *s, struct fault *f)
 	if (!(s->rope_theta >= 1 && isfinite(s->rope_theta)))
 		return fault_set(f, SAKIORI_EFORMAT, "the rope base is %g, expected a number of at least 1",
 			(double)s->rope_theta);
+	if (!(s->query_scalar > 0 && s->query_scalar <= 1e6f))
+		return fault_set(
+			f, SAKIORI_EFORMAT, "the query scalar is %g, expected above 0", (double)s->query_scalar);
+	if (!(s->score_softcap >= 0 && s->score_softcap <= 1e6f && s->logit_softcap >= 0 && s->logit_softcap <= 1e6f))
+		return fault_set(f, SAKIORI_EFORMAT, "the softcaps are %g and %g, expected at least 0",
+			(double)s->score_softcap, (double)s->logit_softcap);
 	for (size_t i = 0; i < s->head_size / 2; i++)
 		if (!(s->rope_factors[i] >= 1e-3f && s->rope_factors[i] <= 1e6f))
 			return fault_set(f, SAKIORI_EFORMAT, "rope factor %zu is %g, expected 0.001 to 1000000", i,
@@ -66,13 +72,67 @@ static int check_shape(const struct model_shape *s, struct fault *f)
 	return 0;
 }
 
-static void expect(struct model_file *mf, size_t rows, size_t cols, const char *format, unsigned layer)
+void model_file_follow(struct model_shape *s, const struct architecture *a)
 {
+	snprintf(s->architecture, sizeof s->architecture, "%s", a->name);
+	s->qkv_bias = a->qkv_bias;
+	s->head_norms = a->head_norms;
+	s->post_norms = a->post_norms;
+	s->geglu = a->geglu;
+	s->scaled_embedding = a->scaled_embedding;
+}
+
+static size_t extent(const struct model_shape *s, enum architecture_extent e)
+{
+	switch (e) {
+	case EXTENT_VECTOR:
+		break;
+	case EXTENT_HIDDEN:
+		return s->hidden;
+	case EXTENT_QUERY:
+		return (size_t)s->heads * s->head_size;
+	case EXTENT_KEY:
+		return (size_t)s->kv_heads * s->head_size;
+	case EXTENT_HEAD:
+		return s->head_size;
+	case EXTENT_INTERMEDIATE:
+		return s->intermediate;
+	case EXTENT_VOCABULARY:
+		return s->vocabulary;
+	}
+	return 1;
+}
+
+static bool wanted(const struct model_shape *s, enum architecture_when when)
+{
+	switch (when) {
+	case WHEN_ALWAYS:
+		break;
+	case WHEN_QKV_BIAS:
+		return s->qkv_bias;
+	case WHEN_HEAD_NORMS:
+		return s->head_norms;
+	case WHEN_POST_NORMS:
+		return s->post_norms;
+	case WHEN_NO_POST_NORMS:
+		return !s->post_norms;
+	case WHEN_UNTIED:
+		return !s->tied;
+	}
+	return true;
+}
+
+static void expect(struct model_file *mf, const struct architecture_tensor *kind, const char *before, unsigned layer)
+{
+	if (!wanted(&mf->shape, kind->when))
+		return;
 	struct model_entry *e = &mf->entries[mf->count++];
-	snprintf(e->name, sizeof e->name, format, layer);
-	e->public.rows = rows;
-	e->public.cols = cols;
-	e->public.vector = strstr(e->name, "norm.weight") != NULL;
+	snprintf(e->name, sizeof e->name, "%s%s", before, kind->hugging_face);
+	e->kind = kind;
+	e->layer = layer;
+	e->public.rows = extent(&mf->shape, kind->rows);
+	e->public.cols = extent(&mf->shape, kind->cols);
+	e->public.vector = kind->rows == EXTENT_VECTOR;
 }
 
 static int by_name(const void *a, const void *b)
@@ -83,29 +143,26 @@ static int by_name(const void *a, const void *b)
 
 int model_file_expect(struct model_file *mf, struct fault *f)
 {
-	const struct model_shape *s = &mf->shape;
+	struct model_shape *s = &mf->shape;
+	if (s->query_scalar == 0)
+		s->query_scalar = (float)s->head_size;
 	int rc = check_shape(s, f);
 	if (rc != 0)
 		return rc;
-	size_t q = (size_t)s->heads * s->head_size, kv = (size_t)s->kv_heads * s->head_size;
-	mf->entries = calloc((size_t)9 * s->layers + 3, sizeof *mf->entries);
+	size_t inner, outer;
+	const struct architecture_tensor *in_layer = architecture_layer_tensors(&inner),
+					 *outside = architecture_outer_tensors(&outer);
+	mf->entries = calloc(inner * s->layers + outer, sizeof *mf->entries);
 	if (mf->entries == NULL)
 		return fault_set(f, SAKIORI_ENOMEM, "no memory for the tensors of %" PRIu32 " layers", s->layers);
-	expect(mf, s->vocabulary, s->hidden, "model.embed_tokens.weight", 0);
+	for (size_t i = 0; i < outer; i++)
+		expect(mf, &outside[i], "", 0);
 	for (unsigned n = 0; n < s->layers; n++) {
-		expect(mf, 1, s->hidden, "model.layers.%u.input_layernorm.weight", n);
-		expect(mf, q, s->hidden, "model.layers.%u.self_attn.q_proj.weight", n);
-		expect(mf, kv, s->hidden, "model.layers.%u.self_attn.k_proj.weight", n);
-		expect(mf, kv, s->hidden, "model.layers.%u.self_attn.v_proj.weight", n);
-		expect(mf, s->hidden, q, "model.layers.%u.self_attn.o_proj.weight", n);
-		expect(mf, 1, s->hidden, "model.layers.%u.post_attention_layernorm.weight", n);
-		expect(mf, s->intermediate, s->hidden, "model.layers.%u.mlp.gate_proj.weight", n);
-		expect(mf, s->intermediate, s->hidden, "model.layers.%u.mlp.up_proj.weight", n);
-		expect(mf, s->hidden, s->intermediate, "model.layers.%u.mlp.down_proj.weight", n);
+		char before[32];
+		snprintf(before, sizeof before, "model.layers.%u.", n);
+		for (size_t i = 0; i < inner; i++)
+			expect(mf, &in_layer[i], before, n);
 	}
-	expect(mf, 1, s->hidden, "model.norm.weight", 0);
-	if (!s->tied)
-		expect(mf, s->vocabulary, s->hidden, "lm_head.weight", 0);
 	qsort(mf->entries, mf->count, sizeof *mf->entries, by_name);
 	for (size_t i = 0; i < mf->count; i++)
 		mf->entries[i].public.name = mf->entries[i].name; /* only now do they stay where they are */
@@ -118,8 +175,11 @@ int model_file_open(const char *path, struct model_file **out, struct fault *f)
 	struct model_file *mf = must_calloc(1, sizeof *mf);
 	mf->path = must_strdup(path);
 	int rc;
+	struct stat st;
 	if (strncmp(path, "shape:", 6) == 0) {
 		rc = model_random_open(mf, path + 6, f);
+	} else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		rc = model_folder_open(mf, f);
 	} else {
 		rc = gguf_open(path, &mf->gguf, f);
 		if (rc == 0) {
@@ -141,10 +201,13 @@ void model_file_close(struct model_file *mf)
 	if (mf == NULL)
 		return;
 	gguf_close(mf->gguf);
+	for (size_t i = 0; i < mf->shard_count; i++)
+		safetensors_close(mf->shards[i]);
+	free(mf->shards);
 	free(mf->normals);
 	free(mf->entries);
 	free(mf->block);
-	free(mf->head);
+	free(mf->raw);
 	free(mf->path);
 	free(mf);
 }
@@ -157,6 +220,11 @@ const struct model_shape *model_file_shape(const struct model_file *mf)
 const struct gguf *model_file_metadata(const struct model_file *mf)
 {
 	return mf->gguf;
+}
+
+const char *model_file_path(const struct model_file *mf)
+{
+	return mf->path;
 }
 
 size_t model_file_tensor_count(const struct model_file *mf)
@@ -189,6 +257,14 @@ static int reserve(uint8_t **buffer, size_t *size, size_t n, struct fault *f)
 	return *buffer != NULL ? 0 : fault_set(f, SAKIORI_ENOMEM, "no memory for %zu bytes of weights", n);
 }
 
+/* Bytes of the tensor as they lie in the file. */
+static int read_source(
+	struct model_file *mf, const struct model_entry *e, uint64_t offset, size_t n, void *out, struct fault *f)
+{
+	return e->gguf != NULL ? gguf_read(mf->gguf, e->gguf, offset, n, out, f)
+			       : safetensors_read(e->shard, e->part, offset, n, out, f);
+}
+
 /* llama.cpp stores the rows of each head as w.reshape(2, d/2, in).swapaxes(0, 1): Hugging Face's row half * d/2 + j is
  * its row 2 * j + half. A head is read whole, so that the file is still read forwards. */
 static int read_permuted(struct model_file *mf, const struct model_entry *e, size_t first_row, size_t rows,
@@ -196,17 +272,33 @@ static int read_permuted(struct model_file *mf, const struct model_entry *e, siz
 {
 	size_t row_bytes = stored_type_bytes(e->public.type, e->public.cols);
 	size_t head_rows = e->public.rows / e->permuted_heads, half = head_rows / 2, head_bytes = head_rows * row_bytes;
-	int rc = reserve(&mf->head, &mf->head_bytes, head_bytes, f);
+	int rc = reserve(&mf->raw, &mf->raw_size, head_bytes, f);
 	size_t loaded = SIZE_MAX;
 	for (size_t row = first_row; rc == 0 && row < first_row + rows; row++) {
 		size_t head = row / head_rows, in_head = row % head_rows;
 		if (head != loaded)
-			rc = gguf_read(mf->gguf, e->source, (uint64_t)head * head_bytes, head_bytes, mf->head, f);
+			rc = read_source(mf, e, (uint64_t)head * head_bytes, head_bytes, mf->raw, f);
 		loaded = head;
 		size_t stored = 2 * (in_head % half) + in_head / half;
 		if (rc == 0)
-			memcpy(out + (row - first_row) * row_bytes, mf->head + stored * row_bytes, row_bytes);
+			memcpy(out + (row - first_row) * row_bytes, mf->raw + stored * row_bytes, row_bytes);
 	}
+	return rc;
+}
+
+/* A vector is what the device will hold, floats: converters to GGUF widen norms and biases to them (and add the 1), folders have
+ * them in the type of the matrices. */
+static int read_vector(struct model_file *mf, const struct model_entry *e, void *out, struct fault *f)
+{
+	size_t bytes = stored_type_bytes(e->source_type, e->public.cols);
+	int rc = reserve(&mf->raw, &mf->raw_size, bytes, f);
+	if (rc == 0)
+		rc = read_source(mf, e, 0, bytes, mf->raw, f);
+	if (rc == 0)
+		stored_type_decode(e->source_type, mf->raw, e->public.cols, out);
+	float *values = out;
+	for (size_t i = 0; rc == 0 && e->shifted && i < e->public.cols; i++)
+		values[i] += 1;
 	return rc;
 }
 
@@ -277,15 +369,17 @@ static int take_rows(
 {
 	size_t row_bytes = stored_type_bytes(e->public.type, e->public.cols);
 	int rc = 0;
-	if (e->source == NULL)
+	if (mf->normals != NULL)
 		model_random_rows(mf, e, first_row, rows, out);
+	else if (e->public.vector && (e->source_type != STORED_F32 || e->shifted))
+		rc = read_vector(mf, e, out, f);
 	else if (e->permuted_heads != 0)
 		rc = read_permuted(mf, e, first_row, rows, out, f);
 	else
-		rc = gguf_read(mf->gguf, e->source, (uint64_t)first_row * row_bytes, rows * row_bytes, out, f);
+		rc = read_source(mf, e, (uint64_t)first_row * row_bytes, rows * row_bytes, out, f);
 	if (rc != 0)
 		return rc;
-	if (e->source != NULL) /* random weights are told apart by their shape alone */
+	if (mf->normals == NULL) /* random weights are told apart by their shape alone */
 		hash_update(&e->hash, out, rows * row_bytes);
 	e->next_row = first_row + rows;
 	return e->next_row == e->public.rows ? pass_end(mf, e, f) : 0;
@@ -368,6 +462,18 @@ static void scalars_leaf(const struct model_shape *s, uint8_t out[static HASH_SI
 		scaled |= s->rope_factors[i] != 1;
 	for (size_t i = 0; scaled && i < s->head_size / 2; i++)
 		hash_f32(&h, s->rope_factors[i]);
+	if (s->query_scalar != (float)s->head_size || s->score_softcap != 0 || s->logit_softcap != 0) {
+		hash_text(&h, "scores");
+		hash_f32(&h, s->query_scalar);
+		hash_f32(&h, s->score_softcap);
+		hash_f32(&h, s->logit_softcap);
+	}
+	if (s->window != 0) {
+		hash_text(&h, "window");
+		hash_u64(&h, s->window);
+		for (uint32_t i = 0; i < s->layers; i++)
+			hash_u64(&h, s->windowed[i]);
+	}
 	hash_final(&h, out);
 }
 
@@ -392,7 +498,7 @@ int model_file_fingerprint(const struct model_file *mf, uint8_t out[static HASH_
 {
 	struct hash root;
 	uint8_t scalars[HASH_SIZE];
-	if (mf->gguf == NULL) {
+	if (mf->normals != NULL) {
 		random_fingerprint(&mf->shape, out);
 		return 0;
 	}

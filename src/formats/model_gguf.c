@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A Llama in GGUF: its shape out of the metadata, llama.cpp's tensor names and row order, and what must be refused. */
+/* A model in GGUF: its shape out of the metadata, llama.cpp's tensor names and row order, and what must be refused. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,44 +9,28 @@
 
 #define ROPE_FACTORS "rope_freqs.weight"
 
-/* Both names of a block's tensors; the rows of q and k lie permuted. */
-static const struct {
-	const char *hugging_face, *ggml;
-} block_names[] = {
-	{"input_layernorm", "attn_norm"},
-	{"self_attn.q_proj", "attn_q"},
-	{"self_attn.k_proj", "attn_k"},
-	{"self_attn.v_proj", "attn_v"},
-	{"self_attn.o_proj", "attn_output"},
-	{"post_attention_layernorm", "ffn_norm"},
-	{"mlp.gate_proj", "ffn_gate"},
-	{"mlp.up_proj", "ffn_up"},
-	{"mlp.down_proj", "ffn_down"},
+/* One file on its way in. */
+struct reading {
+	const struct gguf *g;
+	const struct architecture *architecture;
+	struct model_shape *shape;
+	char key[80];
 };
 
-static const struct {
-	const char *hugging_face, *ggml;
-} outer_names[] = {
-	{"model.embed_tokens.weight", "token_embd.weight"},
-	{"model.norm.weight", "output_norm.weight"},
-	{"lm_head.weight", "output.weight"},
-};
-
-void model_file_gguf_name(const char *hugging_face, char out[static MODEL_GGUF_NAME_SIZE])
+/* The architecture's own key of that name; valid until the next call. */
+static const char *key(struct reading *r, const char *name)
 {
-	unsigned layer;
-	int rest = 0;
-	out[0] = '\0';
-	for (size_t i = 0; i < sizeof outer_names / sizeof *outer_names; i++)
-		if (strcmp(hugging_face, outer_names[i].hugging_face) == 0)
-			snprintf(out, MODEL_GGUF_NAME_SIZE, "%s", outer_names[i].ggml);
-	if (sscanf(hugging_face, "model.layers.%u.%n", &layer, &rest) != 1)
-		return;
-	size_t n = strlen(hugging_face + rest) - strlen(".weight");
-	for (size_t i = 0; i < sizeof block_names / sizeof *block_names; i++)
-		if (strlen(block_names[i].hugging_face) == n &&
-			memcmp(hugging_face + rest, block_names[i].hugging_face, n) == 0)
-			snprintf(out, MODEL_GGUF_NAME_SIZE, "blk.%u.%s.weight", layer, block_names[i].ggml);
+	snprintf(r->key, sizeof r->key, "%s.%s", r->architecture->gguf, name);
+	return r->key;
+}
+
+void model_file_gguf_name(const struct model_tensor *t, char out[static MODEL_GGUF_NAME_SIZE])
+{
+	const struct model_entry *e = (const struct model_entry *)(const void *)t;
+	if (strncmp(e->name, "model.layers.", 13) == 0)
+		snprintf(out, MODEL_GGUF_NAME_SIZE, "blk.%u.%s", e->layer, e->kind->gguf);
+	else
+		snprintf(out, MODEL_GGUF_NAME_SIZE, "%s", e->kind->gguf);
 }
 
 static bool text_is(struct gguf_text t, const char *word)
@@ -63,29 +47,35 @@ static void copy_printable(struct gguf_text t, char *out, size_t size)
 	out[n] = '\0';
 }
 
-/* A key that may be absent, which leaves *out as it is. */
-static int optional_u32(const struct gguf *g, const char *key, uint32_t *out, struct fault *f)
+/* A key of the architecture that must be there, or may be absent, which leaves *out as it is. */
+static int want_u32(struct reading *r, const char *name, uint32_t *out, struct fault *f)
 {
-	return gguf_has(g, key) ? gguf_get_u32(g, key, out, f) : 0;
+	return gguf_get_u32(r->g, key(r, name), out, f);
 }
 
-static int optional_f32(const struct gguf *g, const char *key, float *out, struct fault *f)
+static int optional_u32(struct reading *r, const char *name, uint32_t *out, struct fault *f)
 {
-	return gguf_has(g, key) ? gguf_get_f32(g, key, out, f) : 0;
+	return gguf_has(r->g, key(r, name)) ? gguf_get_u32(r->g, r->key, out, f) : 0;
 }
 
-static int check_kind_of_file(const struct gguf *g, struct fault *f)
+static int optional_f32(struct reading *r, const char *name, float *out, struct fault *f)
+{
+	return gguf_has(r->g, key(r, name)) ? gguf_get_f32(r->g, r->key, out, f) : 0;
+}
+
+static int check_kind_of_file(struct reading *r, struct fault *f)
 {
 	struct gguf_text text;
-	int rc = gguf_get_text(g, "general.architecture", &text, f);
+	int rc = gguf_get_text(r->g, "general.architecture", &text, f);
 	if (rc != 0)
 		return rc;
 	char word[32];
 	copy_printable(text, word, sizeof word);
-	if (!text_is(text, "llama"))
-		return fault_set(f, SAKIORI_EUNSUPPORTED, "architecture %s is not supported; llama is", word);
-	if (gguf_has(g, "general.type")) {
-		rc = gguf_get_text(g, "general.type", &text, f);
+	r->architecture = text.size < sizeof word ? architecture_of_gguf(word) : NULL;
+	if (r->architecture == NULL)
+		return architecture_refuse(word, f);
+	if (gguf_has(r->g, "general.type")) {
+		rc = gguf_get_text(r->g, "general.type", &text, f);
 		if (rc != 0)
 			return rc;
 		copy_printable(text, word, sizeof word);
@@ -94,7 +84,8 @@ static int check_kind_of_file(const struct gguf *g, struct fault *f)
 				strchr("aeiou", word[0]) ? "an" : "a", word);
 	}
 	uint32_t parts = 1;
-	rc = optional_u32(g, "split.count", &parts, f);
+	if (gguf_has(r->g, "split.count"))
+		rc = gguf_get_u32(r->g, "split.count", &parts, f);
 	if (rc == 0 && parts > 1)
 		rc = fault_set(f, SAKIORI_EUNSUPPORTED,
 			"the model is split over %" PRIu32 " files; join them with llama-gguf-split --merge", parts);
@@ -102,22 +93,21 @@ static int check_kind_of_file(const struct gguf *g, struct fault *f)
 }
 
 /* Features that change the arithmetic and that the model code does not have. */
-static int check_features(const struct gguf *g, struct fault *f)
+static int check_features(struct reading *r, struct fault *f)
 {
-	static const char *const zero_keys[] = {
-		"llama.expert_count", "llama.attention.sliding_window", "llama.attention.clamp_kqv"};
-	for (size_t i = 0; i < sizeof zero_keys / sizeof *zero_keys; i++) {
+	static const char *const zero_keys[] = {"expert_count", "attention.clamp_kqv", "attention.sliding_window"};
+	size_t keys = sizeof zero_keys / sizeof *zero_keys - (r->architecture->windows == WINDOWS_EVEN);
+	for (size_t i = 0; i < keys; i++) {
 		uint32_t v = 0;
-		int rc = optional_u32(g, zero_keys[i], &v, f);
+		int rc = optional_u32(r, zero_keys[i], &v, f);
 		if (rc == 0 && v != 0)
-			rc = fault_set(
-				f, SAKIORI_EUNSUPPORTED, "%s is %" PRIu32 ", which is not supported", zero_keys[i], v);
+			rc = fault_set(f, SAKIORI_EUNSUPPORTED, "%s is %" PRIu32 ", which is not supported", r->key, v);
 		if (rc != 0)
 			return rc;
 	}
-	if (gguf_has(g, "llama.attention.causal")) {
+	if (gguf_has(r->g, key(r, "attention.causal"))) {
 		bool causal;
-		int rc = gguf_get_bool(g, "llama.attention.causal", &causal, f);
+		int rc = gguf_get_bool(r->g, r->key, &causal, f);
 		if (rc == 0 && !causal)
 			rc = fault_set(f, SAKIORI_EUNSUPPORTED, "attention that is not causal is not supported");
 		if (rc != 0)
@@ -127,13 +117,13 @@ static int check_features(const struct gguf *g, struct fault *f)
 }
 
 /* The factor of all pairs alike; 1 without scaling. A bare factor is linear, as llama.cpp takes it. */
-static int read_linear_scaling(const struct gguf *g, float *factor, struct fault *f)
+static int read_linear_scaling(struct reading *r, float *factor, struct fault *f)
 {
 	*factor = 1;
-	if (gguf_has(g, "llama.rope.scaling.type")) {
+	if (gguf_has(r->g, key(r, "rope.scaling.type"))) {
 		struct gguf_text text;
 		char scaling[32];
-		int rc = gguf_get_text(g, "llama.rope.scaling.type", &text, f);
+		int rc = gguf_get_text(r->g, r->key, &text, f);
 		if (rc != 0)
 			return rc;
 		copy_printable(text, scaling, sizeof scaling);
@@ -143,21 +133,22 @@ static int read_linear_scaling(const struct gguf *g, float *factor, struct fault
 			return fault_set(f, SAKIORI_EUNSUPPORTED,
 				"rope scaling %s is not supported; none, linear and llama3 are", scaling);
 	}
-	int rc = optional_f32(g, "llama.rope.scaling.factor", factor, f);
+	int rc = optional_f32(r, "rope.scaling.factor", factor, f);
 	if (rc == 0)
-		rc = optional_f32(g, "llama.rope.scale_linear", factor, f);
+		rc = optional_f32(r, "rope.scale_linear", factor, f);
 	if (*factor == 0)
 		*factor = 1;
 	return rc;
 }
 
 /* Scaling of kind llama3 comes as its result, a factor for each pair, in a tensor of its own. */
-static int read_rope_factors(const struct gguf *g, struct model_shape *s, struct fault *f)
+static int read_rope_factors(struct reading *r, struct fault *f)
 {
-	const struct gguf_tensor *t = gguf_tensor_find(g, ROPE_FACTORS);
+	struct model_shape *s = r->shape;
+	const struct gguf_tensor *t = gguf_tensor_find(r->g, ROPE_FACTORS);
 	size_t pairs = s->head_size / 2;
 	float linear;
-	int rc = read_linear_scaling(g, &linear, f);
+	int rc = read_linear_scaling(r, &linear, f);
 	if (rc != 0 || pairs > MODEL_HEAD_SIZE_MAX / 2)
 		return rc; /* the head size is refused later, with all that is out of range */
 	for (size_t i = 0; i < pairs; i++)
@@ -165,90 +156,113 @@ static int read_rope_factors(const struct gguf *g, struct model_shape *s, struct
 	if (t != NULL && (t->type != STORED_F32 || t->shape[0] != pairs || t->bytes != pairs * sizeof(float)))
 		return fault_set(f, SAKIORI_EFORMAT, "tensor %s is not one row of %zu numbers in F32", t->name, pairs);
 	if (t != NULL)
-		rc = gguf_read(g, t, 0, pairs * sizeof(float), s->rope_factors, f);
+		rc = gguf_read(r->g, t, 0, pairs * sizeof(float), s->rope_factors, f);
 	for (size_t i = 0; i < pairs; i++)
 		s->rope_factors[i] *= linear;
 	return rc;
 }
 
-/* llama.vocab_size, else the tokens of the vocabulary, else the rows of the embedding. */
-static int read_vocabulary(const struct gguf *g, struct model_shape *s, struct fault *f)
+/* ARCHITECTURE.vocab_size, else the tokens of the vocabulary, else the rows of the embedding. */
+static int read_vocabulary(struct reading *r, struct fault *f)
 {
-	if (gguf_has(g, "llama.vocab_size"))
-		return gguf_get_u32(g, "llama.vocab_size", &s->vocabulary, f);
-	if (gguf_has(g, "tokenizer.ggml.tokens")) {
+	if (gguf_has(r->g, key(r, "vocab_size")))
+		return gguf_get_u32(r->g, r->key, &r->shape->vocabulary, f);
+	if (gguf_has(r->g, "tokenizer.ggml.tokens")) {
 		struct gguf_text *tokens;
 		size_t count;
-		int rc = gguf_get_texts(g, "tokenizer.ggml.tokens", &tokens, &count, f);
+		int rc = gguf_get_texts(r->g, "tokenizer.ggml.tokens", &tokens, &count, f);
 		free(tokens);
-		s->vocabulary = (uint32_t)count; /* the metadata's size bounds it far below 2^32 */
+		r->shape->vocabulary = (uint32_t)count; /* the metadata's size bounds it far below 2^32 */
 		return rc;
 	}
-	const struct gguf_tensor *t = gguf_tensor_find(g, "token_embd.weight");
-	s->vocabulary = t != NULL && t->shape[1] <= UINT32_MAX ? (uint32_t)t->shape[1] : 0;
+	const struct gguf_tensor *t = gguf_tensor_find(r->g, "token_embd.weight");
+	r->shape->vocabulary = t != NULL && t->shape[1] <= UINT32_MAX ? (uint32_t)t->shape[1] : 0;
 	return 0;
 }
 
-static int read_heads(const struct gguf *g, struct model_shape *s, struct fault *f)
+static int read_heads(struct reading *r, struct fault *f)
 {
-	int rc = gguf_get_u32(g, "llama.attention.head_count", &s->heads, f);
+	struct model_shape *s = r->shape;
+	int rc = want_u32(r, "attention.head_count", &s->heads, f);
 	if (rc != 0)
 		return rc;
 	s->kv_heads = s->heads;
-	rc = optional_u32(g, "llama.attention.head_count_kv", &s->kv_heads, f);
+	rc = optional_u32(r, "attention.head_count_kv", &s->kv_heads, f);
 	if (rc != 0)
 		return rc;
 	if (s->heads == 0)
-		return fault_set(f, SAKIORI_EFORMAT, "llama.attention.head_count is 0");
-	if (!gguf_has(g, "llama.attention.key_length") && s->hidden % s->heads != 0)
+		return fault_set(f, SAKIORI_EFORMAT, "%s is 0", key(r, "attention.head_count"));
+	if (!gguf_has(r->g, key(r, "attention.key_length")) && s->hidden % s->heads != 0)
 		return fault_set(f, SAKIORI_EFORMAT, "hidden size %" PRIu32 " is not a multiple of %" PRIu32 " heads",
 			s->hidden, s->heads);
 	s->head_size = s->hidden / s->heads;
-	rc = optional_u32(g, "llama.attention.key_length", &s->head_size, f);
-	static const char *const same_keys[] = {"llama.attention.value_length", "llama.rope.dimension_count"};
+	rc = optional_u32(r, "attention.key_length", &s->head_size, f);
+	static const char *const same_keys[] = {"attention.value_length", "rope.dimension_count"};
 	for (size_t i = 0; rc == 0 && i < sizeof same_keys / sizeof *same_keys; i++) {
 		uint32_t v = s->head_size;
-		rc = optional_u32(g, same_keys[i], &v, f);
+		rc = optional_u32(r, same_keys[i], &v, f);
 		if (rc == 0 && v != s->head_size)
 			rc = fault_set(f, SAKIORI_EUNSUPPORTED,
-				"%s is %" PRIu32 ", but heads are of size %" PRIu32 "; they must be the same",
-				same_keys[i], v, s->head_size);
+				"%s is %" PRIu32 ", but heads are of size %" PRIu32 "; they must be the same", r->key,
+				v, s->head_size);
 	}
 	return rc;
 }
 
-static int read_shape(const struct gguf *g, struct model_shape *s, struct fault *f)
+/* Gemma 2's, as llama.cpp has them: the scale of the scores follows from the size of the model. */
+static int read_scores(struct reading *r, struct fault *f)
 {
-	snprintf(s->architecture, sizeof s->architecture, "llama");
-	struct gguf_text name;
-	if (gguf_has(g, "general.name") && gguf_get_text(g, "general.name", &name, f) == 0)
-		copy_printable(name, s->name, sizeof s->name);
-	s->rope_theta = 10000.0f; /* llama.cpp's default */
-	s->tied = gguf_tensor_find(g, "output.weight") == NULL;
-	int rc = gguf_get_u32(g, "llama.embedding_length", &s->hidden, f);
+	enum { LAYERS_OF_27B = 46 };
+	struct model_shape *s = r->shape;
+	s->score_softcap = 50;
+	s->logit_softcap = 30;
+	s->window = r->architecture->window;
+	s->query_scalar = (float)(s->layers == LAYERS_OF_27B ? s->hidden / s->heads : s->head_size);
+	int rc = optional_f32(r, "attn_logit_softcapping", &s->score_softcap, f);
 	if (rc == 0)
-		rc = gguf_get_u32(g, "llama.feed_forward_length", &s->intermediate, f);
+		rc = optional_f32(r, "final_logit_softcapping", &s->logit_softcap, f);
 	if (rc == 0)
-		rc = gguf_get_u32(g, "llama.block_count", &s->layers, f);
-	if (rc == 0)
-		rc = gguf_get_u32(g, "llama.context_length", &s->context, f);
-	if (rc == 0)
-		rc = gguf_get_f32(g, "llama.attention.layer_norm_rms_epsilon", &s->norm_epsilon, f);
-	if (rc == 0)
-		rc = optional_f32(g, "llama.rope.freq_base", &s->rope_theta, f);
-	if (rc == 0)
-		rc = read_vocabulary(g, s, f);
-	if (rc == 0)
-		rc = read_heads(g, s, f);
-	if (rc == 0)
-		rc = read_rope_factors(g, s, f);
+		rc = optional_u32(r, "attention.sliding_window", &s->window, f);
+	for (uint32_t i = 0; i < s->layers && i < MODEL_LAYERS_MAX; i += 2)
+		s->windowed[i] = s->window != 0;
 	return rc;
 }
 
-static int bind(struct model_file *mf, struct model_entry *e, struct fault *f)
+static int read_shape(struct reading *r, struct fault *f)
+{
+	struct model_shape *s = r->shape;
+	model_file_follow(s, r->architecture);
+	struct gguf_text name;
+	if (gguf_has(r->g, "general.name") && gguf_get_text(r->g, "general.name", &name, f) == 0)
+		copy_printable(name, s->name, sizeof s->name);
+	s->rope_theta = 10000.0f; /* llama.cpp's default */
+	s->tied = gguf_tensor_find(r->g, "output.weight") == NULL;
+	int rc = want_u32(r, "embedding_length", &s->hidden, f);
+	if (rc == 0)
+		rc = want_u32(r, "feed_forward_length", &s->intermediate, f);
+	if (rc == 0)
+		rc = want_u32(r, "block_count", &s->layers, f);
+	if (rc == 0)
+		rc = want_u32(r, "context_length", &s->context, f);
+	if (rc == 0)
+		rc = gguf_get_f32(r->g, key(r, "attention.layer_norm_rms_epsilon"), &s->norm_epsilon, f);
+	if (rc == 0)
+		rc = optional_f32(r, "rope.freq_base", &s->rope_theta, f);
+	if (rc == 0)
+		rc = read_vocabulary(r, f);
+	if (rc == 0)
+		rc = read_heads(r, f);
+	if (rc == 0)
+		rc = read_rope_factors(r, f);
+	if (rc == 0 && r->architecture->softcaps)
+		rc = read_scores(r, f);
+	return rc;
+}
+
+static int bind(struct model_file *mf, const struct architecture *architecture, struct model_entry *e, struct fault *f)
 {
 	char name[MODEL_GGUF_NAME_SIZE];
-	model_file_gguf_name(e->name, name);
+	model_file_gguf_name(&e->public, name);
 	const struct gguf_tensor *t = gguf_tensor_find(mf->gguf, name);
 	if (t == NULL)
 		return fault_set(f, SAKIORI_EFORMAT, "tensor %s (%s) is missing", name, e->name);
@@ -258,11 +272,12 @@ static int bind(struct model_file *mf, struct model_entry *e, struct fault *f)
 			"tensor %s has %" PRIu64 " rows of %" PRIu64 "%s, but the metadata asks for %zu rows of %zu",
 			name, t->shape[1], t->shape[0], plain ? "" : " and further dimensions", e->public.rows,
 			e->public.cols);
-	e->source = t;
-	e->public.type = t->type;
-	if (strstr(e->name, "q_proj") != NULL)
+	e->gguf = t;
+	e->source_type = t->type;
+	e->public.type = e->public.vector ? STORED_F32 : t->type;
+	if (architecture->permutes && strcmp(e->kind->gguf, "attn_q.weight") == 0)
 		e->permuted_heads = mf->shape.heads;
-	else if (strstr(e->name, "k_proj") != NULL)
+	else if (architecture->permutes && strcmp(e->kind->gguf, "attn_k.weight") == 0)
 		e->permuted_heads = mf->shape.kv_heads;
 	return 0;
 }
@@ -284,14 +299,15 @@ static int refuse_the_rest(const struct model_file *mf, struct fault *f)
 	if (used == NULL)
 		return fault_set(f, SAKIORI_ENOMEM, "no memory for %zu tensors", mf->count);
 	for (size_t i = 0; i < mf->count; i++)
-		used[i] = mf->entries[i].source;
+		used[i] = mf->entries[i].gguf;
 	qsort(used, mf->count, sizeof *used, by_offset);
 	int rc = 0;
 	for (size_t i = 0; i < all && rc == 0; i++) {
 		const struct gguf_tensor *t = gguf_tensor_at(mf->gguf, i);
 		if (strcmp(t->name, ROPE_FACTORS) != 0 && bsearch(&t, used, mf->count, sizeof *used, by_offset) == NULL)
 			rc = fault_set(f, SAKIORI_EUNSUPPORTED,
-				"tensor %s has no place in a Llama of this shape; it is not supported", t->name);
+				"tensor %s has no place in a %s of this shape; it is not supported", t->name,
+				mf->shape.architecture);
 	}
 	free(used);
 	return rc;
@@ -299,15 +315,16 @@ static int refuse_the_rest(const struct model_file *mf, struct fault *f)
 
 int model_gguf_open(struct model_file *mf, struct fault *f)
 {
-	int rc = check_kind_of_file(mf->gguf, f);
+	struct reading r = {.g = mf->gguf, .shape = &mf->shape};
+	int rc = check_kind_of_file(&r, f);
 	if (rc == 0)
-		rc = check_features(mf->gguf, f);
+		rc = check_features(&r, f);
 	if (rc == 0)
-		rc = read_shape(mf->gguf, &mf->shape, f);
+		rc = read_shape(&r, f);
 	if (rc == 0)
 		rc = model_file_expect(mf, f);
 	for (size_t i = 0; rc == 0 && i < mf->count; i++)
-		rc = bind(mf, &mf->entries[i], f);
+		rc = bind(mf, r.architecture, &mf->entries[i], f);
 	if (rc == 0)
 		rc = refuse_the_rest(mf, f);
 	return rc;

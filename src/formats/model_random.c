@@ -13,18 +13,45 @@
 #define DEVIATION 0.02f
 
 /* From each model's config.json; but for the first, which is nobody's and runs anywhere in no time. */
-static const struct model_shape shapes[] = {
-	{"llama", "tiny", 64, 128, 5, 4, 2, 16, 512, 2048, 1e-5f, 10000.0f, true, {0}},
-	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true, {0}},
-	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true, {0}},
-	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true, {0}},
-	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false, {0}},
-	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true, {0}},
-	{"llama", "llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 1e-5f, 500000.0f, true, {0}},
-	{"llama", "llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e-5f, 10000.0f, false, {0}},
-	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false, {0}},
-	{"llama", "llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false, {0}},
+static const struct random_shape {
+	const char *architecture, *name;
+	uint32_t hidden, intermediate, layers, heads, kv_heads, head_size, vocabulary, context;
+	float norm_epsilon, rope_theta;
+	bool tied;
+} shapes[] = {
+	{"llama", "tiny", 64, 128, 5, 4, 2, 16, 512, 2048, 1e-5f, 10000.0f, true},
+	{"llama", "smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 1e-5f, 100000.0f, true},
+	{"llama", "smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 1e-5f, 100000.0f, true},
+	{"llama", "smollm2-1.7b", 2048, 8192, 24, 32, 32, 64, 49152, 8192, 1e-5f, 130000.0f, true},
+	{"llama", "tinyllama-1.1b", 2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5f, 10000.0f, false},
+	{"llama", "llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 1e-5f, 500000.0f, true},
+	{"llama", "llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 131072, 1e-5f, 500000.0f, true},
+	{"llama", "llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 4096, 1e-5f, 10000.0f, false},
+	{"llama", "llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
+	{"llama", "llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 8192, 1e-5f, 500000.0f, false},
 };
+
+static void fill_shape(const struct random_shape *r, struct model_shape *s)
+{
+	*s = (struct model_shape){
+		.hidden = r->hidden,
+		.intermediate = r->intermediate,
+		.layers = r->layers,
+		.heads = r->heads,
+		.kv_heads = r->kv_heads,
+		.head_size = r->head_size,
+		.vocabulary = r->vocabulary,
+		.context = r->context,
+		.norm_epsilon = r->norm_epsilon,
+		.rope_theta = r->rope_theta,
+		.tied = r->tied,
+	};
+	snprintf(s->name, sizeof s->name, "%s", r->name);
+	model_file_follow(s, architecture_of_model_type(r->architecture));
+	for (size_t i = 0; i < s->head_size / 2; i++)
+		s->rope_factors[i] =
+			1; /* as the models themselves, but for Llama 3.2's: work and memory are the same */
+}
 
 /* Layers that read the same input are one matrix to a device, the tensors one above the other: they are pieces of one stream. */
 static void join(struct model_file *mf, unsigned layer, const char *const *tensors)
@@ -47,7 +74,7 @@ static void join(struct model_file *mf, unsigned layer, const char *const *tenso
 int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 {
 	char known[300] = "";
-	const struct model_shape *shape = NULL;
+	const struct random_shape *shape = NULL;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		size_t n = strlen(known);
 		snprintf(known + n, sizeof known - n, "%s%s", i > 0 ? ", " : "", shapes[i].name);
@@ -57,15 +84,12 @@ int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 	if (shape == NULL)
 		return fault_set(
 			f, SAKIORI_ENOTFOUND, "no shape of the name %.40s is known; there are %s", name, known);
-	mf->shape = *shape;
-	for (size_t i = 0; i < mf->shape.head_size / 2; i++)
-		mf->shape.rope_factors[i] =
-			1; /* as the models themselves, but for Llama 3.2's: work and memory are the same */
+	fill_shape(shape, &mf->shape);
 	int rc = model_file_expect(mf, f);
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < mf->count; i++) {
-		mf->entries[i].public.type = STORED_BF16;
+		mf->entries[i].public.type = mf->entries[i].public.vector ? STORED_F32 : STORED_BF16;
 		mf->entries[i].stream = i + 1; /* 0 made the table */
 	}
 	static const char *const attention[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", NULL};
@@ -82,15 +106,16 @@ int model_random_open(struct model_file *mf, const char *name, struct fault *f)
 	return 0;
 }
 
-/* Each counter of Philox picks eight values of the table by sixteen bits; no row length of `shapes` is odd to eight. */
+/* Norms are 1 and biases 0. Of matrices, each counter of Philox picks eight values of the table by sixteen bits; no row length of `shapes` is odd to eight. */
 void model_random_rows(
 	const struct model_file *mf, const struct model_entry *e, size_t first_row, size_t rows, void *out)
 {
 	size_t cols = e->public.cols, values = rows * cols;
 	uint16_t *p = out;
 	if (e->public.vector) {
+		float *vector = out;
 		for (size_t i = 0; i < values; i++)
-			p[i] = 0x3f80; /* 1.0 */
+			vector[i] = e->kind->when == WHEN_QKV_BIAS ? 0 : 1;
 		return;
 	}
 	uint64_t counter = (e->first_element + first_row * cols) / 8;

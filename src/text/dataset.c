@@ -115,7 +115,12 @@ static int load(struct dataset **out, struct jsonl *j, const struct tokenizer *t
 {
 	struct dataset *d = must_calloc(1, sizeof *d);
 	struct labelled_tokens list = {0};
-	struct row_encoder e = {t, chat, tokenizer_scratch_new(t)};
+	struct row_encoder e = {
+		.tokenizer = t,
+		.chat = chat,
+		.scratch = t != NULL ? tokenizer_scratch_new(t) : NULL,
+		.vocabulary = t != NULL ? tokenizer_size(t) : options->vocabulary,
+	};
 	int rc = read_rows(d, j, &e, options, &list, f);
 	labelled_tokens_fini(&list);
 	tokenizer_scratch_free(e.scratch);

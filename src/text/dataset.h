@@ -26,6 +26,7 @@ struct dataset_options {
 	size_t max_row_tokens;                                   /* 0: no limit */
 	bool refuse_long_rows;                                   /* else they are cut at max_row_tokens and counted */
 	size_t max_line_bytes;                                   /* 0: 8 MiB, which is also the most it may be */
+	size_t vocabulary;                                       /* where there is no tokenizer: ids are below it */
 	uint64_t max_rows;                                       /* stop after this many rows kept; 0: read all */
 	void (*progress)(void *self, size_t done, size_t total); /* bytes of the file, now and then; may be NULL */
 	void *progress_self;
@@ -42,7 +43,8 @@ struct dataset_counts {
 
 struct dataset;
 
-/* Reads the file line by line. `chat` may be NULL; then a row that needs a chat template is an error that says so. A
+/* Reads the file line by line. `chat` may be NULL; then a row that needs a chat template is an error that says so; without a
+ * tokenizer every row but those of tokens is. A
  * file without one row to learn from is an error. tokenizer and chat are not needed afterwards. */
 int dataset_load(struct dataset **out, const char *path, const struct tokenizer *t, const struct chat *chat,
 	const struct dataset_options *options, struct fault *f);

@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "formats/json.h"
 #include "text/tokenizer.h"
-#include "text/tokenizer_json.h"
+#include "text/tokenizer_json_write.h"
 
 static int put(const char *folder, const char *name, const void *data, size_t size, struct fault *f)
 {
@@ -182,6 +182,11 @@ int hugging_face_describe(const struct model_file *model, enum stored_type type,
 	const struct model_shape *s = model_file_shape(model);
 	if (g == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED, "the model brings no tokenizer that could go with it");
+	if (strcmp(s->architecture, "llama") != 0 || s->window != 0)
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"a folder is described for Llama models without a window, and this is %s: write a GGUF, or the "
+			"adapter alone",
+			s->architecture);
 	struct tokenizer_source source;
 	struct tokenizer *tokenizer = NULL; /* made for its checks alone */
 	int rc = tokenizer_source_read(&source, g, f);

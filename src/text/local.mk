@@ -1,7 +1,7 @@
 noinst_LIBRARIES += libtext.a
 libtext_a_SOURCES = \
-	%D%/tokenizer.h %D%/tokenizer.c %D%/tokenizer_gguf.c \
-	%D%/tokenizer_json.h %D%/tokenizer_json.c \
+	%D%/tokenizer.h %D%/tokenizer.c %D%/tokenizer_gguf.c %D%/tokenizer_model.c \
+	%D%/tokenizer_json_write.h %D%/tokenizer_json_write.c \
 	%D%/hugging_face.h %D%/hugging_face.c \
 	%D%/vocabulary.h %D%/vocabulary.c \
 	%D%/bpe.h %D%/bpe.c \

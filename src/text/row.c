@@ -348,10 +348,10 @@ static int encode_tokens(const struct row_encoder *e, const json_t *row, struct 
 	{
 		const json_t *label = labels != NULL ? json_array_get(labels, i) : id;
 		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-			(uint64_t)json_integer_value(id) >= tokenizer_size(e->tokenizer))
+			(uint64_t)json_integer_value(id) >= e->vocabulary)
 			return fault_set(f, SAKIORI_EFORMAT,
 				"item %zu of \"input_ids\" is no token of this model, which has %zu", i + 1,
-				tokenizer_size(e->tokenizer));
+				e->vocabulary);
 		bool ignored = json_is_integer(label) && json_integer_value(label) == IGNORED;
 		if (!ignored && !json_equal(label, id))
 			return fault_set(f, SAKIORI_EFORMAT,
@@ -366,6 +366,11 @@ static int encode_tokens(const struct row_encoder *e, const json_t *row, struct 
 
 int row_encode(const struct row_encoder *e, const json_t *row, struct labelled_tokens *out, struct fault *f)
 {
+	if (e->tokenizer == NULL && json_object_get(row, "input_ids") == NULL)
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"expected \"input_ids\", since the model brings no tokenizer that is read; text needs one");
+	if (e->tokenizer == NULL)
+		return encode_tokens(e, row, out, f);
 	if (json_object_get(row, "messages") != NULL)
 		return encode_messages(e, row, "messages", "role", "content", out, f);
 	if (json_object_get(row, "conversations") != NULL)

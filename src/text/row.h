@@ -9,9 +9,10 @@
 #include "text/tokenizer.h"
 
 struct row_encoder {
-	const struct tokenizer *tokenizer;
-	const struct chat *chat; /* NULL: rows that need one are refused */
+	const struct tokenizer *tokenizer; /* NULL: only rows of tokens */
+	const struct chat *chat;           /* NULL: rows that need one are refused */
 	struct tokenizer_scratch *scratch;
+	size_t vocabulary; /* ids of rows of tokens are below it */
 };
 
 /* Appends the row. The sentence of a failure says what was expected and found, without the file and without a piece of

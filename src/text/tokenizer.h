@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "formats/gguf.h"
+#include "formats/model_file.h"
 
 /* The longest text one call encodes, in bytes: merging takes 36 bytes of memory a byte of its longest word. */
 #define TOKENIZER_MAX_TEXT ((size_t)16 << 20)
@@ -58,6 +59,12 @@ struct tokenizer_scratch;
 int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source, struct fault *f);
 /* The same from a GGUF file's metadata, which may be closed afterwards. */
 int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct fault *f);
+/* Whether a model brings a tokenizer that is read: a GGUF file that has one does, a folder and shape:NAME do not. */
+bool tokenizer_in_model(const struct model_file *mf);
+/* The model's own tokenizer, or that of the model at `path`, which need not be one that is trained. SAKIORI_ENOTFOUND, with what to
+ * do, where it brings none. */
+int tokenizer_of_model(struct tokenizer **out, const struct model_file *mf, struct fault *f);
+int tokenizer_of_path(struct tokenizer **out, const char *path, struct fault *f);
 void tokenizer_free(struct tokenizer *t);
 
 /* Working memory of one thread: a match block, the merge heap and a bounded cache of words already merged. */

@@ -56,17 +56,25 @@ static void place_inner(struct activations *a, const struct walk *w, struct save
 	saved->attended = take(a, n * query_of(w->shape), w->act);
 	saved->log_sum_exp = take(a, n * w->shape->heads, sizeof(float));
 	saved->middle = take(a, n * w->shape->hidden, w->act);
+	if (w->shape->post_norms) {
+		saved->attention_out = take(a, n * w->shape->hidden, w->act);
+		saved->attention_out_rms = take(a, n, sizeof(float));
+	}
 	static const enum variants_group groups[] = {VARIANTS_QKV, VARIANTS_O};
 	for (size_t i = 0; a->use == ACTIVATIONS_TRAIN && i < 2; i++)
 		saved->s[groups[i]] = take(a, n * variants_ranks(w->layout, groups[i]), w->act);
 }
 
-/* What no mode computes again: the last product of a layer is none of its backward's. */
+/* What no mode computes again: the last product of a layer is none of its backward's, and where a norm's backward reads it, it is kept. */
 static void place_ends(struct activations *a, const struct walk *w, struct saved *saved)
 {
 	saved->residual = take(a, a->tokens * w->shape->hidden, w->act);
 	if (a->use == ACTIVATIONS_TRAIN)
 		saved->s[VARIANTS_DOWN] = take(a, a->tokens * variants_ranks(w->layout, VARIANTS_DOWN), w->act);
+	if (w->shape->post_norms) {
+		saved->mlp_out = take(a, a->tokens * w->shape->hidden, w->act);
+		saved->mlp_out_rms = take(a, a->tokens, sizeof(float));
+	}
 }
 
 /* Layers that share all, and keep only keys and values when they generate. */
@@ -93,6 +101,8 @@ static void share(struct saved *to, const struct saved *from, bool inner)
 	to->attended = from->attended;
 	to->log_sum_exp = from->log_sum_exp;
 	to->middle = from->middle;
+	to->attention_out = from->attention_out;
+	to->attention_out_rms = from->attention_out_rms;
 	to->s[VARIANTS_QKV] = from->s[VARIANTS_QKV];
 	to->s[VARIANTS_O] = from->s[VARIANTS_O];
 }
@@ -192,6 +202,13 @@ static void place_all(struct activations *a, const struct walk *w)
 		a->ds = take(a, n * (w->dropout ? most_ranks(w) : variants_ranks(w->layout, VARIANTS_DOWN)), w->act);
 		if (w->dropout)
 			place_dropout(a, w);
+	}
+	if (shape->scaled_embedding)
+		a->embedded = take(a, n * shape->hidden, sizeof(float));
+	if (a->use == ACTIVATIONS_TRAIN && shape->head_norms) {
+		a->turned = take(a, n * qkv_of(shape), w->act);
+		a->query_inverse_rms = take(a, n * shape->heads, sizeof(float));
+		a->key_inverse_rms = take(a, n * shape->kv_heads, sizeof(float));
 	}
 	place_batch(a, w);
 	a->parts.shared = a->bytes - a->parts.kept;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory plan of a model: one device allocation, cut up once when the model is opened; a step allocates nothing.
  * What is kept between forward and backward is only what the backward cannot recompute cheaply: the residual stream
- * before attention and before the MLP, q, k, v after rotation, the attention's output and log-sum-exp, gate and up, and
+ * before attention and before the MLP, q, k, v after rotation (before it, where heads are normalized), the attention's output and log-sum-exp, gate and up, and
  * x A^T of each adapter; a memory mode keeps less of it on the device (train/memory.h). Both normed inputs and the MLP's
  * inner product are always recomputed, and so is what dropout leaves of an adapter's input. The thread that owns the device. */
 #pragma once
@@ -28,11 +28,17 @@ enum activations_use {
 
 /* Of one layer, N tokens; act types unless float. What every layer has of its own lies together, in this order. */
 struct saved {
-	void *residual;           /* (N, hidden) entering the layer */
-	void *qkv;                /* (N, query + 2 key): q and k rotated, v; (positions, ...) when generating */
-	void *attended;           /* (N, query) */
-	float *log_sum_exp;       /* (N, heads) */
-	void *middle;             /* (N, hidden): residual stream between attention and MLP */
+	void *residual; /* (N, hidden) entering the layer */
+	/* (N, query + 2 key): q and k rotated, v; (positions, ...) when generating. Training where heads are normalized: q and k as
+	 * the linear put them out. */
+	void *qkv;
+	void *attended;     /* (N, query) */
+	float *log_sum_exp; /* (N, heads) */
+	void *middle;       /* (N, hidden): residual stream between attention and MLP */
+	/* (N, hidden) and (N): what attention and the MLP put out before their post norms, and the norms' statistic; NULL where the
+	 * architecture has none. */
+	void *attention_out, *mlp_out;
+	float *attention_out_rms, *mlp_out_rms;
 	void *gate_up;            /* (N, 2 ffn) */
 	void *s[VARIANTS_GROUPS]; /* (N, ranks): x A^T; NULL where not adapted or not differentiated */
 	void *host; /* page-locked copy of all that is kept, offloading modes; NULL: stays on the device */
@@ -64,6 +70,11 @@ struct activations {
 	void *delta; /* (N, hidden or query): what attention or MLP add to the residual stream; backward: gradient of
 			     * normed, and of what attention put out */
 	void *h; /* (N, ffn): silu(gate) * up, tokens h_stride apart; backward, dense: first its gradient, then those of q, k, v */
+	float *embedded; /* (N, hidden) where the embedding is scaled, else NULL */
+	/* Training where heads are normalized, else NULL: q and k normalized and rotated, in rows as long as qkv's, (N, query + 2 key); floats
+	 * (N, heads) and (N, kv heads). */
+	void *turned;
+	float *query_inverse_rms, *key_inverse_rms;
 	size_t h_stride;  /* elements, room for s included where the device joins */
 	void *d_residual; /* (N, hidden); only for ACTIVATIONS_TRAIN, as is ds */
 	void *ds;      /* (N, ranks of the MLP's last linear; with dropout the most of any group): its scale * dy B */

@@ -55,11 +55,7 @@ static int open_all(struct generator *g, const struct generator_config *c, struc
 	int rc = model_file_open(c->model, &mf, f);
 	if (rc)
 		return rc;
-	if (!model_file_metadata(mf))
-		rc = fault_set(f, SAKIORI_EUNSUPPORTED, "%s has no tokenizer to read a prompt with; use a GGUF file",
-			c->model);
-	if (!rc)
-		rc = tokenizer_from_gguf(&g->tokenizer, model_file_metadata(mf), f);
+	rc = tokenizer_of_model(&g->tokenizer, mf, f);
 	if (!rc)
 		rc = device_open(&device, &g->device, f);
 	if (!rc)

@@ -4,7 +4,7 @@ libtrain_a_SOURCES = \
 	%D%/weights.h %D%/weights.c \
 	%D%/activations.h %D%/activations.c \
 	%D%/input.h %D%/input.c \
-	%D%/model.h %D%/model.c \
+	%D%/model.h %D%/model_pass.h %D%/model.c %D%/model_run.c \
 	%D%/optim.h %D%/optim.c \
 	%D%/variants.h %D%/variants.c %D%/variants_timed.c \
 	%D%/memory.h %D%/memory_backend.h %D%/memory.c %D%/memory_backend.c \

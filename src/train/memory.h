@@ -57,7 +57,8 @@ struct memory_request {
 
 /* Bytes; `device` and `host` are the sums of what stands above them. */
 struct memory_breakdown {
-	size_t attention_weights, mlp_weights, embedding, head, norms; /* head 0: it is the embedding */
+	size_t attention_weights, mlp_weights, embedding, head,
+		norms; /* head 0: it is the embedding; norms and biases */
 	size_t adapter, gradient, moments;
 	size_t layer;  /* kept of one layer */
 	size_t kept;   /* of all layers, on the device */

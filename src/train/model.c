@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The maths of a Llama decoder with low-rank adapters, forward and backward, over the table of operations in compute.h.
- * Each layer: x += Wo attention(rope(Wq n), rope(Wk n), Wv n) with n = norm(x); x += Wdown (silu(Wgate m) * Wup m) with
- * m = norm(x). Only the adapters get gradients: frozen weights only pass them on, and nothing passes below the lowest
- * adapter. */
-#include "train/model.h"
+/* The maths of a decoder with low-rank adapters, forward and backward, over the table of operations in compute.h.
+ * Each layer: x += Wo attention(rope(q), rope(k), v) with q, k, v = Wq n + bq, Wk n + bk, Wv n + bv and n = norm(x);
+ * x += Wdown (silu(Wgate m) * Wup m) with m = norm(x). The shape says what of it an architecture has: biases, a norm of each
+ * head of q and k before rope, a norm of what is added to x, layers whose attention sees a window, softcaps, gelu for silu. Only the adapters get gradients: frozen weights only
+ * pass them on, and nothing passes below the lowest adapter. */
+#include "train/model_pass.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/bytes.h"
-
-/* One run over some tokens. */
-struct pass {
-	struct tokens tokens;
-	const float *adapter; /* NULL: base model alone */
-	float *gradient;      /* NULL: nobody differentiates */
-	size_t past;          /* generating: tokens before these, in the cache */
-};
 
 /* Whether something below this group's input still wants a gradient. */
 static bool passes_on(const struct model *m, size_t layer, enum variants_group group)
@@ -52,7 +41,9 @@ static void describe_parts(
 
 static struct lora_linear describe(const struct model *m, const struct pass *p, size_t layer, enum variants_group group)
 {
-	struct lora_linear linear = {.weight = m->weights->blocks[layer].linear[group]};
+	const struct block_weights *block = &m->weights->blocks[layer];
+	struct lora_linear linear = {
+		.weight = block->linear[group], .bias = group == VARIANTS_QKV ? block->qkv_bias : NULL};
 	if (group == VARIANTS_QKV || group == VARIANTS_GATE_UP)
 		linear.x_stride = m->activations.normed_stride;
 	else if (group == VARIANTS_DOWN)
@@ -74,8 +65,6 @@ static struct lora_linear describe(const struct model *m, const struct pass *p, 
 
 /* Which of Philox's streams are dropout's: first values and the order of the rows have those below. */
 #define DROPOUT_STREAMS ((uint64_t)1 << 63)
-/* Streams of one step: groups of all layers. */
-#define DROPOUT_STEP ((uint64_t)1 << 16)
 
 static bool drops(const struct model *m, const struct pass *p, const struct lora_linear *linear)
 {
@@ -175,15 +164,17 @@ static size_t qkv_width(const struct model *m)
 	return query_width(m) + 2 * key_width(m);
 }
 
-static struct attention attention_of(const struct model *m)
+static struct attention attention_of(const struct model *m, size_t layer)
 {
 	const struct model_shape *shape = &m->weights->shape;
 	return (struct attention){
 		.heads = shape->heads,
 		.kv_heads = shape->kv_heads,
 		.head_dim = shape->head_size,
-		.mask = MASK_CAUSAL,
-		.scale = 1.0f / sqrtf((float)shape->head_size),
+		.mask = shape->windowed[layer] ? MASK_WINDOW : MASK_CAUSAL,
+		.window = shape->window,
+		.scale = 1.0f / sqrtf(shape->query_scalar),
+		.softcap = shape->score_softcap,
 		.q_stride = qkv_width(m),
 		.kv_stride = qkv_width(m),
 		.kv_offsets = m->activations.kv_offsets,
@@ -225,33 +216,80 @@ static void add_and_norm(struct model *m, size_t n, const void *x, void *sum, co
 		shape->norm_epsilon, a->normed, stride, a->inverse_rms);
 }
 
+/* Where q and k lie once they are turned: in their place, or, where heads are normalized and the backward wants them as they were,
+ * beside it. */
+static void *turned_of(const struct model *m, const struct pass *p, size_t layer)
+{
+	const struct activations *a = &m->activations;
+	return m->weights->shape.head_norms && p->gradient ? a->turned : a->layers[layer].qkv;
+}
+
+/* turned = each head of q and k, normalized. */
+static void norm_heads(struct model *m, const struct pass *p, size_t layer)
+{
+	struct device *d = m->device;
+	const struct activations *a = &m->activations;
+	const struct block_weights *block = &m->weights->blocks[layer];
+	const struct model_shape *s = &m->weights->shape;
+	size_t n = p->tokens.count, width = qkv_width(m), q = p->past * width, k = q + query_width(m);
+	const void *from = a->layers[layer].qkv;
+	void *to = turned_of(m, p, layer);
+	d->ops->head_norm_forward(d, NORM_RMS, n, s->heads, s->head_size, act_at(d, from, q), width, block->query_norm,
+		s->norm_epsilon, act_at(d, to, q), width, p->gradient ? a->query_inverse_rms : NULL);
+	d->ops->head_norm_forward(d, NORM_RMS, n, s->kv_heads, s->head_size, act_at(d, from, k), width, block->key_norm,
+		s->norm_epsilon, act_at(d, to, k), width, p->gradient ? a->key_inverse_rms : NULL);
+}
+
+/* q and k as the linear put them out -> turned by their places in the row. */
+static void turn(struct model *m, const struct pass *p, size_t layer)
+{
+	const struct model_shape *s = &m->weights->shape;
+	struct rope rope = rope_of(m);
+	size_t width = qkv_width(m);
+	if (s->head_norms)
+		norm_heads(m, p, layer);
+	m->device->ops->rope_forward(m->device, &rope, p->tokens.count, m->activations.positions_of,
+		act_at(m->device, turned_of(m, p, layer), p->past * width), s->heads + s->kv_heads, width);
+}
+
 /* normed -> attended = what attention makes of it. */
 static void attend(struct model *m, const struct pass *p, size_t layer)
 {
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct saved *saved = &a->layers[layer];
-	struct attention attention = attention_of(m);
-	struct rope rope = rope_of(m);
+	struct attention attention = attention_of(m, layer);
 	struct lora_linear qkv = describe(m, p, layer, VARIANTS_QKV);
-	void *new = act_at(d, saved->qkv, p->past * qkv_width(m));
-	qkv.y = new;
+	const void *turned = turned_of(m, p, layer);
+	size_t new = p->past *qkv_width(m), k = query_width(m), v = k + key_width(m);
+	qkv.y = act_at(d, saved->qkv, new);
 	linear_forward(m, p, layer, VARIANTS_QKV, a->normed, &qkv);
-	d->ops->rope_forward(
-		d, &rope, p->tokens.count, a->positions_of, new, attention.heads + attention.kv_heads, qkv_width(m));
-	d->ops->attention_forward(d, &attention, &p->tokens, new, act_at(d, saved->qkv, query_width(m)),
-		act_at(d, saved->qkv, query_width(m) + key_width(m)), saved->attended,
-		p->gradient ? saved->log_sum_exp : NULL);
+	turn(m, p, layer);
+	d->ops->attention_forward(d, &attention, &p->tokens, act_at(d, turned, new), act_at(d, turned, k),
+		act_at(d, saved->qkv, v), saved->attended, p->gradient ? saved->log_sum_exp : NULL);
+}
+
+/* delta = norm(out) * weight, where the architecture normalizes what is added to the residual stream. */
+static void post_norm(struct model *m, const struct pass *p, const void *out, const float *weight, float *inverse_rms)
+{
+	const struct model_shape *shape = &m->weights->shape;
+	m->device->ops->norm_forward(m->device, NORM_RMS, p->tokens.count, shape->hidden, out, NULL, NULL, weight,
+		shape->norm_epsilon, m->activations.delta, 0, inverse_rms);
 }
 
 /* normed -> delta = what attention adds to the residual stream. */
 static void attention_forward(struct model *m, const struct pass *p, size_t layer)
 {
 	struct activations *a = &m->activations;
+	struct saved *saved = &a->layers[layer];
+	bool post = m->weights->shape.post_norms;
 	attend(m, p, layer);
 	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
-	o.y = a->delta;
-	linear_forward(m, p, layer, VARIANTS_O, a->layers[layer].attended, &o);
+	o.y = post ? saved->attention_out : a->delta;
+	linear_forward(m, p, layer, VARIANTS_O, saved->attended, &o);
+	if (post)
+		post_norm(m, p, saved->attention_out, m->weights->blocks[layer].post_attention_norm,
+			saved->attention_out_rms);
 }
 
 /* normed -> gate, up. */
@@ -263,32 +301,55 @@ static void gate_up_forward(struct model *m, const struct pass *p, size_t layer)
 	linear_forward(m, p, layer, VARIANTS_GATE_UP, a->normed, &gate_up);
 }
 
+static enum activation_kind gate_of(const struct model *m)
+{
+	return m->weights->shape.geglu ? ACTIVATION_GEGLU : ACTIVATION_SWIGLU;
+}
+
 static void activate(struct model *m, const struct pass *p, size_t layer)
 {
 	struct activations *a = &m->activations;
-	m->device->ops->activation_forward(m->device, ACTIVATION_SWIGLU, p->tokens.count,
-		m->weights->shape.intermediate, a->layers[layer].gate_up, a->h, a->h_stride);
+	m->device->ops->activation_forward(m->device, gate_of(m), p->tokens.count, m->weights->shape.intermediate,
+		a->layers[layer].gate_up, a->h, a->h_stride);
 }
 
 /* normed -> delta = what the MLP adds to the residual stream. */
 static void mlp_forward(struct model *m, const struct pass *p, size_t layer)
 {
 	struct activations *a = &m->activations;
+	struct saved *saved = &a->layers[layer];
+	bool post = m->weights->shape.post_norms;
 	gate_up_forward(m, p, layer);
 	next_reader(m, a->h, layer, VARIANTS_DOWN, WEIGHT_FORWARD);
 	activate(m, p, layer);
 	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
-	down.y = a->delta;
+	down.y = post ? saved->mlp_out : a->delta;
 	linear_forward(m, p, layer, VARIANTS_DOWN, a->h, &down);
+	if (post)
+		post_norm(m, p, saved->mlp_out, m->weights->blocks[layer].post_mlp_norm, saved->mlp_out_rms);
 }
 
-/* ids -> normed = the final norm's output, residual_out before it. */
-static void forward(struct model *m, const struct pass *p)
+/* ids -> the first layer's residual stream. */
+static void embed(struct model *m, size_t n)
+{
+	const struct device_ops *ops = m->device->ops;
+	struct activations *a = &m->activations;
+	size_t hidden = m->weights->shape.hidden;
+	void *out = a->layers[0].residual;
+	ops->embedding(m->device, n, a->ids, m->weights->embedding, out);
+	if (!m->weights->shape.scaled_embedding)
+		return;
+	ops->from_act(m->device, a->embedded, out, n * hidden);
+	ops->scale(m->device, a->embedded, sqrtf((float)hidden), n * hidden);
+	ops->to_act(m->device, out, a->embedded, n * hidden);
+}
+
+void pass_forward(struct model *m, const struct pass *p)
 {
 	struct activations *a = &m->activations;
 	const struct weights *w = m->weights;
 	size_t n = p->tokens.count, last = w->shape.layers - 1;
-	m->device->ops->embedding(m->device, n, a->ids, w->embedding, a->layers[0].residual);
+	embed(m, n);
 	for (size_t layer = 0; layer <= last; layer++) {
 		const struct block_weights *block = &w->blocks[layer];
 		struct saved *saved = &a->layers[layer];
@@ -331,6 +392,33 @@ static void restore(struct model *m, const struct pass *p, size_t layer)
 		gate_up_forward(m, p, layer);
 }
 
+/* The gradient of what a group's linear put out, given d_residual, that of the stream it was added to: the same, or, through a post norm,
+ * in `to`. */
+static const void *post_norm_backward(
+	struct model *m, const struct pass *p, size_t layer, enum variants_group group, void *to)
+{
+	struct activations *a = &m->activations;
+	const struct model_shape *shape = &m->weights->shape;
+	const struct block_weights *block = &m->weights->blocks[layer];
+	const struct saved *saved = &a->layers[layer];
+	bool mlp = group == VARIANTS_DOWN;
+	if (!shape->post_norms)
+		return a->d_residual;
+	m->device->ops->zero(m->device, to, p->tokens.count * shape->hidden * m->device->act_size);
+	next_reader(m, to, layer, group, WEIGHT_BACKWARD);
+	m->device->ops->norm_backward(m->device, NORM_RMS, p->tokens.count, shape->hidden, a->d_residual,
+		mlp ? saved->mlp_out : saved->attention_out, mlp ? block->post_mlp_norm : block->post_attention_norm,
+		mlp ? saved->mlp_out_rms : saved->attention_out_rms, to);
+	return to;
+}
+
+/* Tells who reads d_residual, written by the operation that follows: nobody's product where a post norm's backward comes first. */
+static void next_reader_of_residual(struct model *m, size_t layer, enum variants_group group)
+{
+	if (!m->weights->shape.post_norms)
+		next_reader(m, m->activations.d_residual, layer, group, WEIGHT_BACKWARD);
+}
+
 /* The MLP's inner part: from d_residual to the gradients of gate and up, in their place. The inner product h is made
  * again in the same pass that reads its gradient, and lies where that lay. */
 static void down_backward(struct model *m, const struct pass *p, size_t layer)
@@ -338,7 +426,7 @@ static void down_backward(struct model *m, const struct pass *p, size_t layer)
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct lora_linear down = describe(m, p, layer, VARIANTS_DOWN);
-	down.dy = a->d_residual;
+	down.dy = post_norm_backward(m, p, layer, VARIANTS_DOWN, a->delta);
 	if (!passes_on(m, layer, VARIANTS_DOWN)) {
 		activate(m, p, layer);
 		linear_backward(m, p, layer, VARIANTS_DOWN, a->h, &down, NULL);
@@ -351,8 +439,8 @@ static void down_backward(struct model *m, const struct pass *p, size_t layer)
 		d->ops->lora_backward(d, &p->tokens, NULL, &down, a->h, false, NULL);
 	if (passes_on(m, layer, VARIANTS_GATE_UP))
 		next_reader(m, a->layers[layer].gate_up, layer, VARIANTS_GATE_UP, WEIGHT_BACKWARD);
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, p->tokens.count, m->weights->shape.intermediate, a->h,
-		a->layers[layer].gate_up, a->h);
+	d->ops->activation_backward(
+		d, gate_of(m), p->tokens.count, m->weights->shape.intermediate, a->h, a->layers[layer].gate_up, a->h);
 	linear_gradient_a(m, p, layer, VARIANTS_DOWN, a->h, &down);
 }
 
@@ -373,9 +461,28 @@ static void mlp_backward(struct model *m, const struct pass *p, size_t layer)
 	if (!below)
 		return;
 	if (passes_on(m, layer, VARIANTS_O))
-		next_reader(m, a->d_residual, layer, VARIANTS_O, WEIGHT_BACKWARD);
+		next_reader_of_residual(m, layer, VARIANTS_O);
 	d->ops->norm_backward(d, NORM_RMS, p->tokens.count, m->weights->shape.hidden, a->delta, saved->middle,
 		m->weights->blocks[layer].attention_norm, a->inverse_rms, a->d_residual);
+}
+
+/* h: from the gradients of the turned q and k to those of what the linear put out. */
+static void turn_backward(struct model *m, const struct pass *p, size_t layer)
+{
+	struct device *d = m->device;
+	struct activations *a = &m->activations;
+	const struct block_weights *block = &m->weights->blocks[layer];
+	const struct model_shape *s = &m->weights->shape;
+	struct rope rope = rope_of(m);
+	size_t n = p->tokens.count, width = qkv_width(m), k = query_width(m);
+	const void *qkv = a->layers[layer].qkv;
+	d->ops->rope_backward(d, &rope, n, a->positions_of, a->h, s->heads + s->kv_heads, width);
+	if (!s->head_norms)
+		return;
+	d->ops->head_norm_backward(d, NORM_RMS, n, s->heads, s->head_size, qkv, width, block->query_norm,
+		a->query_inverse_rms, a->h, width);
+	d->ops->head_norm_backward(d, NORM_RMS, n, s->kv_heads, s->head_size, act_at(d, qkv, k), width, block->key_norm,
+		a->key_inverse_rms, act_at(d, a->h, k), width);
 }
 
 /* delta, the gradient of what attention put out -> h, the gradients of q, k and v side by side. */
@@ -384,14 +491,14 @@ static void attend_backward(struct model *m, const struct pass *p, size_t layer)
 	struct device *d = m->device;
 	struct activations *a = &m->activations;
 	struct saved *saved = &a->layers[layer];
-	struct attention attention = attention_of(m);
-	struct rope rope = rope_of(m);
-	size_t k = query_width(m), v = query_width(m) + key_width(m);
-	d->ops->attention_backward(d, &attention, &p->tokens, saved->qkv, act_at(d, saved->qkv, k),
-		act_at(d, saved->qkv, v), saved->attended, saved->log_sum_exp, a->delta, a->h, act_at(d, a->h, k),
-		act_at(d, a->h, v));
-	d->ops->rope_backward(
-		d, &rope, p->tokens.count, a->positions_of, a->h, attention.heads + attention.kv_heads, qkv_width(m));
+	struct attention attention = attention_of(m, layer);
+	const void *turned = turned_of(m, p, layer);
+	size_t k = query_width(m), v = k + key_width(m);
+	if (turned != saved->qkv)
+		turn(m, p, layer); /* layers take turns with where they lie */
+	d->ops->attention_backward(d, &attention, &p->tokens, turned, act_at(d, turned, k), act_at(d, saved->qkv, v),
+		saved->attended, saved->log_sum_exp, a->delta, a->h, act_at(d, a->h, k), act_at(d, a->h, v));
+	turn_backward(m, p, layer);
 }
 
 /* d_residual: from the gradient of the stream after attention to that of the stream before it. */
@@ -403,7 +510,7 @@ static void attention_backward(struct model *m, const struct pass *p, size_t lay
 	size_t n = p->tokens.count;
 	bool below = passes_on(m, layer, VARIANTS_O);
 	struct lora_linear o = describe(m, p, layer, VARIANTS_O);
-	o.dy = a->d_residual;
+	o.dy = post_norm_backward(m, p, layer, VARIANTS_O, a->normed);
 	linear_backward(m, p, layer, VARIANTS_O, saved->attended, &o, below ? a->delta : NULL);
 	if (!below)
 		return;
@@ -416,19 +523,18 @@ static void attention_backward(struct model *m, const struct pass *p, size_t lay
 	if (!below)
 		return;
 	if (layer > 0)
-		next_reader(m, a->d_residual, layer - 1, VARIANTS_DOWN, WEIGHT_BACKWARD);
+		next_reader_of_residual(m, layer - 1, VARIANTS_DOWN);
 	d->ops->norm_backward(d, NORM_RMS, n, m->weights->shape.hidden, a->delta, saved->residual,
 		m->weights->blocks[layer].input_norm, a->inverse_rms, a->d_residual);
 }
 
-/* normed holds the gradient of the final norm's output. */
-static void backward(struct model *m, const struct pass *p)
+void pass_backward(struct model *m, const struct pass *p)
 {
 	struct activations *a = &m->activations;
 	const struct model_shape *shape = &m->weights->shape;
 	size_t n = p->tokens.count;
 	m->device->ops->zero(m->device, a->d_residual, n * shape->hidden * m->device->act_size);
-	next_reader(m, a->d_residual, shape->layers - 1, VARIANTS_DOWN, WEIGHT_BACKWARD);
+	next_reader_of_residual(m, shape->layers - 1, VARIANTS_DOWN);
 	m->device->ops->norm_backward(m->device, NORM_RMS, n, shape->hidden, a->normed, a->residual_out,
 		m->weights->final_norm, a->inverse_rms, a->d_residual);
 	for (size_t layer = shape->layers; layer-- > 0;) {
@@ -438,173 +544,4 @@ static void backward(struct model *m, const struct pass *p)
 			attention_backward(m, p, layer);
 		activations_drop_layer(a, layer);
 	}
-}
-
-uint32_t model_dropout_keep(double share)
-{
-	return share > 0 ? (uint32_t)lround((1 - share) * DROPOUT_ALL) : 0;
-}
-
-int model_open(struct model *m, struct device *d, const struct weights *weights, const struct lora_layout *layout,
-	const struct model_options *options, struct fault *f)
-{
-	*m = (struct model){.device = d, .weights = weights, .layout = layout, .variants = options->variants};
-	m->dropout.keep = model_dropout_keep(options->dropout);
-	m->dropout.seed = options->dropout_seed;
-	struct activations_plan plan = {.use = options->use,
-		.mode = options->memory,
-		.tokens = options->micro_tokens,
-		.positions = options->positions,
-		.dropout = m->dropout.keep};
-	int rc = activations_plan(&m->activations, d, &weights->shape, layout, &plan, f);
-	if (!rc) {
-		input_init(&m->input, &m->activations);
-		m->positions = must_calloc(options->micro_tokens, sizeof *m->positions);
-	}
-	return rc;
-}
-
-void model_close(struct model *m)
-{
-	activations_free(&m->activations);
-	input_fini(&m->input);
-	free(m->positions);
-	memset(m, 0, sizeof *m);
-}
-
-void model_begin_step(struct model *m, uint64_t step)
-{
-	m->dropout_at[0] = step * DROPOUT_STEP;
-	m->dropout_at[1] = 0;
-}
-
-void model_reset_loss(struct model *m)
-{
-	m->device->ops->zero(m->device, m->activations.loss, sizeof(double));
-}
-
-int model_read_loss(struct model *m, double *sum, struct fault *f)
-{
-	m->device->ops->download(m->device, sum, m->activations.loss, sizeof *sum);
-	int rc = device_sync(m->device, f);
-	input_arrived(&m->input);
-	return rc;
-}
-
-static uint64_t hash_bytes_in(uint64_t h, const void *data, size_t size)
-{
-	const unsigned char *bytes = data;
-	for (size_t i = 0; i < size; i++)
-		h = (h ^ bytes[i]) * 1099511628211u; /* FNV-1a */
-	return h;
-}
-
-/* All that the operations of a step get from the host: sizes, orders of the products, and where things lie. */
-static uint64_t recording_key(const struct model *m, const struct pass *p, size_t labelled)
-{
-	const struct activations *a = &m->activations;
-	const void *places[] = {a->memory, a->host, m->weights->blocks, m->layout, p->adapter, p->gradient};
-	const size_t sizes[] = {p->tokens.count, p->tokens.rows, p->tokens.longest, labelled, (size_t)a->mode,
-		a->tokens, a->positions, m->dropout.keep};
-	uint64_t h = hash_bytes_in(14695981039346656037u, places, sizeof places);
-	h = hash_bytes_in(h, sizes, sizeof sizes);
-	h = hash_bytes_in(h, m->layout->hash, sizeof m->layout->hash);
-	for (enum variants_group group = 0; group < VARIANTS_GROUPS; group++)
-		for (int dx = 0; dx < 2; dx++) {
-			struct variants_choice c = variants_at(m->variants, group, p->tokens.count, dx);
-			const int words[] = {(int)c.forward, (int)c.backward, c.s};
-			h = hash_bytes_in(h, words, sizeof words);
-		}
-	return h;
-}
-
-/* Forward, loss, backward: nothing in it depends on what the batch holds beside its size. */
-static void differentiate(struct model *m, const struct pass *p, const struct tokens *labelled)
-{
-	struct activations *a = &m->activations;
-	struct cross_entropy loss = {.labels = a->labels, .gradient_scale = a->gradient_scale, .sum = a->loss};
-	forward(m, p);
-	m->device->ops->cross_entropy(m->device, &loss, labelled, a->normed, m->weights->head, a->normed);
-	backward(m, p);
-}
-
-void model_differentiate(
-	struct model *m, const struct batch *batch, const float *adapter, float *gradient, float gradient_scale)
-{
-	struct device *d = m->device;
-	struct pass p = {.adapter = adapter, .gradient = gradient};
-	struct tokens labelled;
-	const uint64_t at[] = {m->dropout_at[0], m->dropout_at[1]};
-	m->dropout_at[1] += batch->tokens;
-	if (!d->records) {
-		input_upload(&m->input, batch, NULL, gradient_scale, at, &p.tokens, &labelled);
-		differentiate(m, &p, &labelled);
-		return;
-	}
-	struct input_size size = input_padded(batch, m->activations.tokens, m->activations.positions);
-	input_upload(&m->input, batch, &size, gradient_scale, at, &p.tokens, &labelled);
-	uint64_t key = recording_key(m, &p, size.labelled);
-	if (d->ops->replay(d, key))
-		return;
-	d->ops->record(d, key);
-	differentiate(m, &p, &labelled);
-	d->ops->record_end(d);
-}
-
-void model_evaluate(struct model *m, const struct batch *batch, const float *adapter, uint8_t *correct)
-{
-	struct activations *a = &m->activations;
-	struct pass p = {.adapter = adapter};
-	struct cross_entropy loss = {.labels = a->labels, .sum = a->loss, .correct = correct ? a->correct : NULL};
-	struct tokens labelled;
-	input_upload(&m->input, batch, NULL, 0, NULL, &p.tokens, &labelled);
-	forward(m, &p);
-	m->device->ops->cross_entropy(m->device, &loss, &labelled, a->normed, m->weights->head, NULL);
-	if (correct)
-		m->device->ops->download(m->device, correct, a->correct, batch->tokens);
-}
-
-/* Appends n tokens (at most activations.tokens) to the cache; normed then holds their final hidden states. */
-static void extend(struct model *m, const uint32_t *ids, size_t n, const float *adapter)
-{
-	struct activations *a = &m->activations;
-	const struct device_ops *ops = m->device->ops;
-	struct pass p = {
-		.tokens = {.count = n, .row_offsets = a->row_offsets, .rows = 1, .longest = n},
-		.adapter = adapter,
-		.past = m->cached,
-	};
-	uint32_t offsets[2] = {0, (uint32_t)n}, kv_offsets[2] = {0, (uint32_t)(m->cached + n)};
-	for (size_t i = 0; i < n; i++)
-		m->positions[i] = (uint32_t)(m->cached + i);
-	ops->upload(m->device, a->ids, ids, n * sizeof *ids);
-	ops->upload(m->device, a->positions_of, m->positions, n * sizeof *m->positions);
-	ops->upload(m->device, a->row_offsets, offsets, sizeof offsets);
-	ops->upload(m->device, a->kv_offsets, kv_offsets, sizeof kv_offsets);
-	device_sync(m->device, NULL);
-	forward(m, &p);
-	m->cached += n;
-}
-
-int model_continue(struct model *m, const uint32_t *ids, size_t n, const float *adapter, float *logits, struct fault *f)
-{
-	struct activations *a = &m->activations;
-	if (!n || n > a->positions - m->cached)
-		return fault_set(f, SAKIORI_ELIMIT, "the text would have %zu tokens; there is room for %zu",
-			m->cached + n, a->positions);
-	size_t last = 0;
-	for (size_t at = 0; at < n; at += last) {
-		last = n - at < a->tokens ? n - at : a->tokens;
-		extend(m, ids + at, last, adapter);
-	}
-	const struct model_shape *shape = &m->weights->shape;
-	const void *hidden = act_at(m->device, a->normed, (last - 1) * shape->hidden);
-	m->device->ops->head_logits(m->device, 1, hidden, m->weights->head, a->logits);
-	m->device->ops->download(m->device, logits, a->logits, shape->vocabulary * sizeof *logits);
-	return device_sync(m->device, f);
-}
-
-void model_forget(struct model *m)
-{
-	m->cached = 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A Llama decoder with an adapter: loss and adapter gradient of one micro-batch, and next-token logits. The thread that
+/* A decoder with an adapter: loss and adapter gradient of one micro-batch, and next-token logits. The thread that
  * owns the device. */
 #pragma once
 #include <stdbool.h>

@@ -62,12 +62,13 @@ static int make_sampler(
 }
 
 /* One file of rows and the sampler over it. */
-static int load_rows(struct trainer *t, const char *path, uint64_t most, size_t batch_rows,
+static int load_rows(struct trainer *t, const struct model_file *mf, const char *path, uint64_t most, size_t batch_rows,
 	const struct tokenizer *tokenizer, const struct chat *chat, struct dataset **data, struct sampler **sampler,
 	struct fault *f)
 {
 	struct dataset_options options = {
 		.max_row_tokens = t->config.max_seq,
+		.vocabulary = model_file_shape(mf)->vocabulary,
 		.refuse_long_rows = t->config.overlong == TRAINER_REFUSE,
 		.max_rows = most,
 		.progress = t->config.progress ? data_progress : NULL,
@@ -92,19 +93,17 @@ static int load_all_rows(struct trainer *t, const struct model_file *mf, struct 
 	int rc = 0;
 	if (!c->data && !c->eval)
 		return 0;
-	if (!model_file_metadata(mf))
-		return fault_set(
-			f, SAKIORI_EUNSUPPORTED, "%s has no tokenizer to read rows with; use a GGUF file", c->model);
-	rc = tokenizer_from_gguf(&tokenizer, model_file_metadata(mf), f);
-	/* A model without a known template trains on rows that need none; the dataset says so when one does. */
+	/* A model without a tokenizer or a known template trains on rows that need none; the dataset says so when one does. */
+	if (tokenizer_in_model(mf))
+		rc = tokenizer_of_model(&tokenizer, mf, f);
 	struct fault why = {0};
-	if (!rc && chat_new(&chat, tokenizer, &why) != 0)
+	if (tokenizer && chat_new(&chat, tokenizer, &why) != 0)
 		chat = chat_refusing(&why);
 	if (!rc && c->data)
-		rc = load_rows(t, c->data, 0, c->batch_rows, tokenizer, chat, &t->data, &t->sampler, f);
+		rc = load_rows(t, mf, c->data, 0, c->batch_rows, tokenizer, chat, &t->data, &t->sampler, f);
 	if (!rc && c->eval)
-		rc = load_rows(
-			t, c->eval, c->eval_rows, EVAL_ROWS_AT_ONCE, tokenizer, chat, &t->eval, &t->eval_sampler, f);
+		rc = load_rows(t, mf, c->eval, c->eval_rows, EVAL_ROWS_AT_ONCE, tokenizer, chat, &t->eval,
+			&t->eval_sampler, f);
 	chat_free(chat);
 	tokenizer_free(tokenizer);
 	return rc;

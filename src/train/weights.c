@@ -165,35 +165,69 @@ static int load_group(struct weights *w, struct loading *l, size_t layer, enum v
 	return load_stack(w, &s, l->config->storage, uses, room, out);
 }
 
-static int load_vector(struct weights *w, struct loading *l, const char *name, float **out)
+/* Vectors one behind the other, as floats. */
+static int load_vectors(struct weights *w, struct loading *l, const char *const *names, size_t count, float **out)
 {
-	struct stack s = {.loading = l, .count = 1};
-	int rc = find(l, name, &s.tensors[0]);
-	if (rc)
-		return rc;
-	size_t bytes = s.tensors[0]->cols * sizeof(float);
-	float *host = must_alloc(bytes);
-	rc = read_rows(&s, 0, 1, host);
+	struct stack s = {.loading = l, .count = count};
+	size_t floats = 0;
+	for (size_t i = 0; i < count; i++) {
+		int rc = find(l, names[i], &s.tensors[i]);
+		if (rc)
+			return rc;
+		floats += s.tensors[i]->cols;
+	}
+	float *host = must_alloc(floats * sizeof *host);
+	int rc = read_rows(&s, 0, count, host);
 	if (!rc) {
-		*out = w->device->ops->alloc(w->device, bytes);
-		w->device->ops->upload(w->device, *out, host, bytes);
-		w->bytes += bytes;
+		*out = w->device->ops->alloc(w->device, floats * sizeof *host);
+		w->device->ops->upload(w->device, *out, host, floats * sizeof *host);
+		w->bytes += floats * sizeof *host;
 		rc = device_sync(w->device, l->fault);
 	}
 	free(host);
 	return rc;
 }
 
+static int load_layer_vector(struct weights *w, struct loading *l, size_t layer, const char *inner, float **out)
+{
+	char text[128];
+	const char *name = text;
+	snprintf(text, sizeof text, "model.layers.%zu.%s", layer, inner);
+	return load_vectors(w, l, &name, 1, out);
+}
+
+static int load_qkv_bias(struct weights *w, struct loading *l, size_t layer, float **out)
+{
+	enum { PARTS = 3 };
+	char text[PARTS][128];
+	const char *names[PARTS];
+	for (size_t i = 0; i < PARTS; i++) {
+		snprintf(text[i], sizeof text[i], "model.layers.%zu.%s.bias", layer, linear_names[LORA_Q + i]);
+		names[i] = text[i];
+	}
+	return load_vectors(w, l, names, PARTS, out);
+}
+
 static int load_block(struct weights *w, struct loading *l, size_t layer)
 {
 	struct block_weights *block = &w->blocks[layer];
 	unsigned uses = WEIGHT_FORWARD | (l->config->backward ? WEIGHT_BACKWARD : 0);
-	char name[128];
-	snprintf(name, sizeof name, "model.layers.%zu.input_layernorm.weight", layer);
-	int rc = load_vector(w, l, name, &block->input_norm);
-	snprintf(name, sizeof name, "model.layers.%zu.post_attention_layernorm.weight", layer);
+	/* The name is that of the norm after attention, which in architectures without post norms is the one before the MLP. */
+	bool post = w->shape.post_norms;
+	int rc = load_layer_vector(w, l, layer, "input_layernorm.weight", &block->input_norm);
 	if (!rc)
-		rc = load_vector(w, l, name, &block->attention_norm);
+		rc = load_layer_vector(w, l, layer, "post_attention_layernorm.weight",
+			post ? &block->post_attention_norm : &block->attention_norm);
+	if (!rc && post)
+		rc = load_layer_vector(w, l, layer, "pre_feedforward_layernorm.weight", &block->attention_norm);
+	if (!rc && post)
+		rc = load_layer_vector(w, l, layer, "post_feedforward_layernorm.weight", &block->post_mlp_norm);
+	if (!rc && w->shape.qkv_bias)
+		rc = load_qkv_bias(w, l, layer, &block->qkv_bias);
+	if (!rc && w->shape.head_norms)
+		rc = load_layer_vector(w, l, layer, "self_attn.q_norm.weight", &block->query_norm);
+	if (!rc && w->shape.head_norms)
+		rc = load_layer_vector(w, l, layer, "self_attn.k_norm.weight", &block->key_norm);
 	for (enum variants_group group = 0; group < VARIANTS_GROUPS && !rc; group++)
 		rc = load_group(w, l, layer, group, uses, &block->linear[group]);
 	return rc;
@@ -216,6 +250,10 @@ int weights_load(struct weights *w, struct device *d, struct model_file *mf, con
 	struct fault own = {0};
 	struct loading l = {.file = mf, .config = config, .fault = &own};
 	memset(w, 0, sizeof *w);
+	if (model_file_shape(mf)->geglu && !d->geglu)
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"architecture %s is not supported on a %s device; use --device cpu",
+			model_file_shape(mf)->architecture, d->ops->name);
 	w->device = d;
 	w->shape = *model_file_shape(mf);
 	w->blocks = must_calloc(w->shape.layers, sizeof *w->blocks);
@@ -226,8 +264,9 @@ int weights_load(struct weights *w, struct device *d, struct model_file *mf, con
 		w, &l, "model.embed_tokens.weight", WEIGHT_ROWS | (w->shape.tied ? head_uses : 0), &w->embedding);
 	for (size_t layer = 0; layer < w->shape.layers && !rc; layer++)
 		rc = load_block(w, &l, layer);
+	const char *final_norm = "model.norm.weight";
 	if (!rc)
-		rc = load_vector(w, &l, "model.norm.weight", &w->final_norm);
+		rc = load_vectors(w, &l, &final_norm, 1, &w->final_norm);
 	if (!rc && w->shape.tied)
 		w->head = w->embedding;
 	else if (!rc)
@@ -252,6 +291,11 @@ void weights_free(struct weights *w)
 			ops->weight_free(w->device, block->linear[i]);
 		ops->release(w->device, block->input_norm);
 		ops->release(w->device, block->attention_norm);
+		ops->release(w->device, block->post_attention_norm);
+		ops->release(w->device, block->post_mlp_norm);
+		ops->release(w->device, block->qkv_bias);
+		ops->release(w->device, block->query_norm);
+		ops->release(w->device, block->key_norm);
 	}
 	free(w->blocks);
 	if (w->head != w->embedding)

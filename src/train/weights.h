@@ -17,8 +17,11 @@
 struct block_weights {
 	/* Linears that read the same input are one weight, one above the other: q, k, v; gate, up. */
 	struct weight *linear[VARIANTS_GROUPS];
-	float *input_norm;     /* (hidden), before attention */
-	float *attention_norm; /* (hidden), after attention, before the MLP */
+	float *input_norm;                          /* (hidden), before attention */
+	float *attention_norm;                      /* (hidden), after attention, before the MLP */
+	float *post_attention_norm, *post_mlp_norm; /* (hidden), of what they put out; NULL: none */
+	float *qkv_bias;                            /* (query + 2 key); NULL: none */
+	float *query_norm, *key_norm;               /* (head size), of each head; NULL: none */
 };
 
 struct weights {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of tests/fuzz/corpus/gguf, corpus/safetensors and corpus/peft: small valid files and one of each lie. No packages needed.
+"""Writes the seeds of tests/fuzz/corpus/gguf, safetensors, peft and model_config: small valid files and one of each lie. No packages needed.
 
     make_corpus.py tests/fuzz/corpus
 """
@@ -137,3 +137,54 @@ put("peft", "padding", adapter(lora | {"r": 1, "rank_pattern": {"q_proj": 600}},
 put("peft", "half-a-pair", adapter(lora, {k: v for k, v in q.items() if "lora_B" in k}))
 put("peft", "other-rank", adapter(lora | {"r": 3}, q))
 put("peft", "no-tensors", json.dumps(lora).encode())
+
+
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": None, "head_dim": None, "vocab_size": 256, "max_position_embeddings": 64,
+         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None, "eos_token_id": [1, 2], "tie_word_embeddings": True}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
+INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}
+
+
+def model(name, changes=None, index=None, config=None, raw_index=None):
+    put("model_config", name, (config or json.dumps(LLAMA | (changes or {})).encode()) +
+        (b"" if index is None and raw_index is None else b"\0" + (raw_index or json.dumps(index).encode())))
+
+
+model("valid", index=INDEX)
+model("valid-llama3", {"rope_parameters": LLAMA3})
+model("valid-linear", {"rope_scaling": {"type": "linear", "factor": 2}})
+model("valid-mistral", {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8})
+model("valid-mistral-without-key", {"model_type": "mistral", "architectures": None})
+model("valid-qwen2-late", {"model_type": "qwen2", "architectures": None, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1})
+model("valid-qwen3-types", {"model_type": "qwen3", "architectures": None, "use_sliding_window": True, "sliding_window": 4,
+                            "layer_types": ["full_attention", "sliding_attention"]})
+model("types-too-few", {"model_type": "qwen3", "architectures": None, "layer_types": ["full_attention"]})
+model("types-no-window", {"model_type": "qwen3", "architectures": None, "layer_types": ["sliding_attention"] * 2})
+model("layers", {"model_type": "qwen3", "architectures": None, "num_hidden_layers": 4294967295, "layer_types": []})
+model("heads", {"num_attention_heads": 4294967295, "head_dim": 4294967295})
+model("head-size", {"head_dim": 65536, "rope_parameters": LLAMA3})
+model("odd-head", {"head_dim": 3})
+model("zero", {"hidden_size": 0})
+model("negative", {"vocab_size": -1})
+model("text", {"hidden_size": "32"})
+model("fraction", {"hidden_size": 32.5})
+model("huge", {"rms_norm_eps": 1e300})
+model("scaling-zero", {"rope_parameters": LLAMA3 | {"factor": 0}})
+model("scaling-equal", {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}})
+model("scaling-list", {"rope_parameters": []})
+model("other", {"model_type": "falcon\x1b[2J"})
+model("class", {"architectures": [7]})
+model("quantized", {"quantization_config": {"quant_method": "gptq"}})
+model("quantized-list", {"quantization_config": [1]})
+model("array", config=b"[]")
+model("empty", config=b" ")
+model("duplicate", config=b'{"model_type":"llama","model_type":"mistral"}')
+for name, file in {"parent": "../m.safetensors", "absolute": "/etc/passwd.safetensors", "hidden": ".m.safetensors", "other": "m.bin",
+                   "escape": "m\x1b.safetensors", "number": 7, "none": None, "nothing": ".safetensors"}.items():
+    model("index-" + name, index={"weight_map": {"a": file}})
+model("index-empty", index={"weight_map": {}})
+model("index-array", index=[])
+model("index-many", index={"weight_map": {str(i): f"m{i}.safetensors" for i in range(600)}})
+model("index-duplicate", raw_index=b'{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}')

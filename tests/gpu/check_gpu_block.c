@@ -83,6 +83,45 @@ START_TEST(norms_of_every_width_match)
 }
 END_TEST
 
+/* Heads from feature `first` on, in tokens `stride` apart; what lies beside them stays. */
+static void check_head_norm(struct pair *p, size_t n, size_t heads, size_t head_dim, size_t stride, size_t first)
+{
+	pair_case(p, "norms of %zu tokens, %zu heads of %zu, stride %zu, from feature %zu", n, heads, head_dim, stride,
+		first);
+	struct both weight = pair_values(p, PAIR_F32, 1, head_dim, 2), x = pair_values(p, PAIR_ACT, 2, n * stride, 1),
+		    in_place = pair_values(p, PAIR_ACT, 2, n * stride, 1),
+		    y = pair_values(p, PAIR_ACT, 3, n * stride, 1), dx = pair_values(p, PAIR_ACT, 4, n * stride, 1),
+		    inverse = pair_output(p, PAIR_F32, n * heads);
+	for (int side = 0; side < PAIR_SIDES; side++) {
+		struct device *d = p->device[side];
+		void *at = act_at(d, x.at[side], first);
+		d->ops->head_norm_forward(d, NORM_RMS, n, heads, head_dim, at, stride, weight.at[side], EPSILON,
+			act_at(d, y.at[side], first), stride, inverse.at[side]);
+		d->ops->head_norm_backward(d, NORM_RMS, n, heads, head_dim, at, stride, weight.at[side],
+			inverse.at[side], act_at(d, dx.at[side], first), stride);
+		at = act_at(d, in_place.at[side], first);
+		d->ops->head_norm_forward(
+			d, NORM_RMS, n, heads, head_dim, at, stride, weight.at[side], EPSILON, at, stride, NULL);
+	}
+	pair_near(p, y, rounding, "heads, normed");
+	pair_near(p, in_place, rounding, "heads, normed in place");
+	pair_near(p, inverse, statistic, "inverse rms of heads");
+	pair_near(p, dx, gradient, "dx of the heads' norm");
+}
+
+START_TEST(norms_of_heads_match)
+{
+	struct pair p;
+	pair_open(&p, pair_types[_i]);
+	for (size_t j = 0; j < 5; j++) {
+		check_head_norm(&p, token_counts[j], 16, 128, 32 * 128, 0);
+		check_head_norm(&p, token_counts[j], 3, 64, 5 * 64, 64);
+		check_head_norm(&p, token_counts[j], 2, 7, 23, 3);
+	}
+	pair_close(&p);
+}
+END_TEST
+
 static void check_rope(
 	struct pair *p, size_t n, size_t heads, size_t head_dim, size_t half, size_t stride, size_t first)
 {
@@ -286,6 +325,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		norms_of_every_width_match,
+		norms_of_heads_match,
 		rotations_match_and_leave_the_rest_alone,
 		swiglu_of_every_width_matches,
 		gradients_are_those_of_finite_differences,

@@ -196,6 +196,38 @@ static void keep_norm_backward(struct device *d, enum norm_kind kind, size_t n, 
 			 .out = {dx}});
 }
 
+static void run_head_norm_forward(struct device *d, const struct call *c)
+{
+	recorder.real->head_norm_forward(d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->size[2], c->in[0],
+		c->size[3], c->in[1], c->number, c->out[0], c->size[4], c->out[1]);
+}
+static void keep_head_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, float epsilon, void *y, size_t y_stride,
+	float *inverse_rms)
+{
+	issue(d, &(struct call){.run = run_head_norm_forward,
+			 .kind = (int)kind,
+			 .size = {n, heads, head_dim, x_stride, y_stride},
+			 .in = {x, weight},
+			 .out = {y, inverse_rms},
+			 .number = epsilon});
+}
+
+static void run_head_norm_backward(struct device *d, const struct call *c)
+{
+	recorder.real->head_norm_backward(d, (enum norm_kind)c->kind, c->size[0], c->size[1], c->size[2], c->in[0],
+		c->size[3], c->in[1], c->in[2], c->out[0], c->size[4]);
+}
+static void keep_head_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, const float *inverse_rms, void *dx, size_t dx_stride)
+{
+	issue(d, &(struct call){.run = run_head_norm_backward,
+			 .kind = (int)kind,
+			 .size = {n, heads, head_dim, x_stride, dx_stride},
+			 .in = {x, weight, inverse_rms},
+			 .out = {dx}});
+}
+
 static void run_rope(struct device *d, const struct call *c)
 {
 	(c->flag ? recorder.real->rope_backward : recorder.real->rope_forward)(
@@ -351,6 +383,8 @@ void make_recorder(struct device *d)
 	o->next_reader = keep_next_reader;
 	o->norm_forward = keep_norm_forward;
 	o->norm_backward = keep_norm_backward;
+	o->head_norm_forward = keep_head_norm_forward;
+	o->head_norm_backward = keep_head_norm_backward;
 	o->rope_forward = keep_rope_forward;
 	o->rope_backward = keep_rope_backward;
 	o->attention_forward = keep_attention_forward;

@@ -17,7 +17,7 @@ struct call {
 	} u;
 	const void *in[8];
 	void *out[3];
-	size_t size[3];
+	size_t size[5];
 	int kind;
 	float number;
 	bool flag;

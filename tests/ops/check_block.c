@@ -103,6 +103,85 @@ START_TEST(norms_match_finite_differences_and_add_the_residual)
 }
 END_TEST
 
+/* Heads side by side in tokens that lie `stride` apart, from feature `first` on. */
+struct heads {
+	size_t n, heads, dim, stride, first;
+	double *x, *dy;
+	const float *weight;
+};
+
+/* y, which holds x elsewhere. */
+static void naive_heads(const struct heads *p, double *y)
+{
+	memcpy(y, p->x, p->n * p->stride * sizeof *y);
+	for (size_t t = 0; t < p->n; t++)
+		for (size_t head = 0; head < p->heads; head++) {
+			double squares = 0, *at = y + t * p->stride + p->first + head * p->dim;
+			for (size_t i = 0; i < p->dim; i++)
+				squares += at[i] * at[i];
+			for (size_t i = 0; i < p->dim; i++)
+				at[i] *= (double)p->weight[i] / sqrt(squares / (double)p->dim + EPSILON);
+		}
+}
+
+/* Of the heads alone. */
+static double heads_loss(void *self)
+{
+	const struct heads *p = self;
+	double *y = fixture_doubles(p->n * p->stride), sum = 0;
+	naive_heads(p, y);
+	for (size_t t = 0; t < p->n; t++)
+		for (size_t i = 0; i < p->heads * p->dim; i++)
+			sum += y[t * p->stride + p->first + i] * p->dy[t * p->stride + p->first + i];
+	free(y);
+	return sum;
+}
+
+START_TEST(norms_of_heads_match_finite_differences_and_leave_the_rest)
+{
+	static const struct heads shapes[] = {{.n = 1, .heads = 1, .dim = 4, .stride = 4},
+		{.n = 7, .heads = 3, .dim = 10, .stride = 41, .first = 5},
+		{.n = 33, .heads = 2, .dim = 64, .stride = 192, .first = 64}};
+	for (int k = 0; k < 3; k++) {
+		struct device *d = fixture_open(fixture_types[_i], 0);
+		struct heads p = shapes[k];
+		size_t size = p.n * p.stride, at = p.first;
+		float *weight = fixture_values(1, p.dim), *inverse = must_calloc(p.n * p.heads, sizeof *inverse);
+		p.weight = weight;
+		p.x = fixture_doubles(size);
+		p.dy = fixture_doubles(size);
+		void *x = fixture_act(d, 2, size, p.x), *y = fixture_act(d, 2, size, NULL),
+		     *dx = fixture_act(d, 3, size, p.dy);
+		double *expected = fixture_doubles(size), *gradient = fixture_doubles(size);
+		naive_heads(&p, expected);
+		d->ops->head_norm_forward(d, NORM_RMS, p.n, p.heads, p.dim, act_at(d, x, at), p.stride, weight,
+			(float)EPSILON, act_at(d, y, at), p.stride, inverse);
+		near_act(d, y, expected, size, "y");
+		d->ops->head_norm_backward(d, NORM_RMS, p.n, p.heads, p.dim, act_at(d, x, at), p.stride, weight,
+			inverse, act_at(d, dx, at), p.stride);
+		fixture_differences(heads_loss, &p, p.x, size, gradient);
+		for (size_t i = 0; i < size; i++) {
+			size_t feature = i % p.stride;
+			bool outside = feature < p.first || feature >= p.first + p.heads * p.dim;
+			gradient[i] = outside ? p.dy[i] : gradient[i];
+		}
+		near_act(d, dx, gradient, size, "dx");
+		d->ops->head_norm_forward(d, NORM_RMS, p.n, p.heads, p.dim, act_at(d, x, at), p.stride, weight,
+			(float)EPSILON, act_at(d, x, at), p.stride, NULL);
+		near_act(d, x, expected, size, "y in place");
+		void *device[] = {x, y, dx};
+		for (int i = 0; i < 3; i++)
+			d->ops->release(d, device[i]);
+		double *host[] = {p.x, p.dy, expected, gradient};
+		for (int i = 0; i < 4; i++)
+			free(host[i]);
+		free(weight);
+		free(inverse);
+		fixture_close(d);
+	}
+}
+END_TEST
+
 START_TEST(turning_back_undoes_turning_and_keeps_the_rest)
 {
 	enum { N = 7, HEADS = 3, DIM = 10, HALF = 3, STRIDE = 32, POSITIONS = 50 };
@@ -138,24 +217,32 @@ START_TEST(turning_back_undoes_turning_and_keeps_the_rest)
 END_TEST
 
 struct gated {
+	enum activation_kind kind;
 	size_t n;
 	double *gate, *up, *dh;
 };
+
+static double naive_gate(enum activation_kind kind, double g)
+{
+	if (kind == ACTIVATION_GEGLU)
+		return 0.5 * g * (1 + tanh(sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+	return g / (1 + exp(-g));
+}
 
 static double gated_loss(void *self)
 {
 	const struct gated *p = self;
 	double sum = 0;
 	for (size_t i = 0; i < p->n; i++)
-		sum += p->gate[i] / (1 + exp(-p->gate[i])) * p->up[i] * p->dh[i];
+		sum += naive_gate(p->kind, p->gate[i]) * p->up[i] * p->dh[i];
 	return sum;
 }
 
-START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
+static void check_gated(struct device *d, enum activation_kind kind)
 {
 	enum { TOKENS = 3, WIDTH = 111, N = TOKENS * WIDTH };
-	struct device *d = fixture_open(fixture_types[_i], 0);
-	struct gated p = {.n = N, .gate = fixture_doubles(N), .up = fixture_doubles(N), .dh = fixture_doubles(N)};
+	struct gated p = {
+		.kind = kind, .n = N, .gate = fixture_doubles(N), .up = fixture_doubles(N), .dh = fixture_doubles(N)};
 	for (int i = 0; i < N; i++)
 		p.gate[i] = (i - N / 2) * 0.0625;
 	p.gate[0] = -1000;
@@ -173,9 +260,9 @@ START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 		p.gate[i] = read[i / WIDTH * 2 * WIDTH + i % WIDTH];
 	free(read);
 	for (int i = 0; i < N; i++)
-		h_expected[i] = p.gate[i] / (1 + exp(-p.gate[i])) * p.up[i];
+		h_expected[i] = naive_gate(kind, p.gate[i]) * p.up[i];
 	void *h = d->ops->alloc(d, N * d->act_size);
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, h, 0);
+	d->ops->activation_forward(d, kind, TOKENS, WIDTH, gate_up, h, 0);
 	near_act(d, h, h_expected, N, "h");
 	/* tokens apart, what lies between left alone */
 	enum { APART = WIDTH + 5 };
@@ -185,7 +272,7 @@ START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 		wide_expected[i] = i % APART < WIDTH ? h_expected[i / APART * WIDTH + i % APART] : wide[i];
 	}
 	void *apart = fixture_act_from(d, wide, TOKENS * APART);
-	d->ops->activation_forward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, gate_up, apart, APART);
+	d->ops->activation_forward(d, kind, TOKENS, WIDTH, gate_up, apart, APART);
 	near_act(d, apart, wide_expected, TOKENS * APART, "h, tokens apart");
 	d->ops->release(d, apart);
 	free(wide);
@@ -197,9 +284,9 @@ START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 		expected[i / WIDTH * 2 * WIDTH + i % WIDTH] = d_gate[i];
 		expected[i / WIDTH * 2 * WIDTH + WIDTH + i % WIDTH] = d_up[i];
 	}
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, dh, gate_up, NULL);
+	d->ops->activation_backward(d, kind, TOKENS, WIDTH, dh, gate_up, NULL);
 	near_act(d, gate_up, expected, 2 * N, "d_gate and d_up");
-	d->ops->activation_backward(d, ACTIVATION_SWIGLU, TOKENS, WIDTH, dh, again, dh);
+	d->ops->activation_backward(d, kind, TOKENS, WIDTH, dh, again, dh);
 	near_act(d, again, expected, 2 * N, "d_gate and d_up beside h");
 	near_act(d, dh, h_expected, N, "h again");
 	void *device[] = {gate_up, again, up, dh, h};
@@ -208,6 +295,13 @@ START_TEST(swiglu_matches_finite_differences_for_small_and_huge_gates)
 	double *host[] = {p.gate, p.up, p.dh, both, expected, h_expected};
 	for (int i = 0; i < 6; i++)
 		free(host[i]);
+}
+
+START_TEST(gates_match_finite_differences_small_and_huge)
+{
+	struct device *d = fixture_open(fixture_types[_i], 0);
+	check_gated(d, ACTIVATION_SWIGLU);
+	check_gated(d, ACTIVATION_GEGLU);
 	fixture_close(d);
 }
 END_TEST
@@ -217,7 +311,7 @@ START_TEST(kinds_that_are_not_there_yet_are_refused)
 	double zero[8] = {0};
 	float weight[2] = {1, 1}, inverse[2];
 	struct device *d = fixture_open(fixture_types[_i], 0);
-	d->ops->activation_forward(d, ACTIVATION_GEGLU, 1, 1, zero, zero, 0);
+	d->ops->activation_forward(d, (enum activation_kind)9, 1, 1, zero, zero, 0);
 	ck_assert_int_eq(device_sync(d, NULL), SAKIORI_EUNSUPPORTED);
 	device_close(d);
 	d = fixture_open(fixture_types[_i], 0);
@@ -231,8 +325,9 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		norms_match_finite_differences_and_add_the_residual,
+		norms_of_heads_match_finite_differences_and_leave_the_rest,
 		turning_back_undoes_turning_and_keeps_the_rest,
-		swiglu_matches_finite_differences_for_small_and_huge_gates,
+		gates_match_finite_differences_small_and_huge,
 		kinds_that_are_not_there_yet_are_refused,
 	};
 	return fixture_run("block", tests, sizeof tests / sizeof *tests, 3);

@@ -9,12 +9,16 @@ struct activation_args {
 	const void *dh;
 };
 
+/* The inner derivative's constants of gelu's tanh form: 2 sqrt(2/pi), and that times 0.044715. */
+#define GELU_SLOPE 1.5957691216057308
+#define GELU_CUBIC 0.07135481627159
+
 #define ACT_TEMPLATE "compute/cpu/activation.inc"
 #include "compute/cpu/each_act.h"
 
 static bool known_kind(struct device *d, enum activation_kind kind)
 {
-	if (!d->fault.code && kind != ACTIVATION_SWIGLU)
+	if (!d->fault.code && kind != ACTIVATION_SWIGLU && kind != ACTIVATION_GEGLU)
 		device_fail(d, SAKIORI_EUNSUPPORTED, "activation kind %d is not implemented on the CPU", (int)kind);
 	return !d->fault.code;
 }
@@ -25,7 +29,8 @@ void cpu_activation_forward(struct device *d, enum activation_kind kind, size_t 
 	struct activation_args a = {
 		.width = width, .h_row = h_stride ? h_stride : width, .gate_up = (void *)(uintptr_t)gate_up, .h = h};
 	if (known_kind(d, kind))
-		cpu_run(d, n, GRAIN / width + 1, CPU_PICK(d, swiglu_forward), &a);
+		cpu_run(d, n, GRAIN / width + 1,
+			kind == ACTIVATION_GEGLU ? CPU_PICK(d, geglu_forward) : CPU_PICK(d, swiglu_forward), &a);
 }
 
 void cpu_activation_backward(
@@ -33,5 +38,6 @@ void cpu_activation_backward(
 {
 	struct activation_args a = {.width = width, .gate_up = gate_up, .h = h, .dh = dh};
 	if (known_kind(d, kind))
-		cpu_run(d, n, GRAIN / width + 1, CPU_PICK(d, swiglu_backward), &a);
+		cpu_run(d, n, GRAIN / width + 1,
+			kind == ACTIVATION_GEGLU ? CPU_PICK(d, geglu_backward) : CPU_PICK(d, swiglu_backward), &a);
 }

@@ -118,6 +118,12 @@ void cpu_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t c,
 void cpu_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c, const void *dy, const void *x,
 	const float *weight, const float *inverse_rms, void *dx);
 
+void cpu_head_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, float epsilon, void *y, size_t y_stride,
+	float *inverse_rms);
+void cpu_head_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, const float *inverse_rms, void *dx, size_t dx_stride);
+
 /* rope.c */
 void cpu_rope_forward(struct device *d, const struct rope *r, size_t n, const uint32_t *positions, void *x,
 	size_t heads, size_t stride);

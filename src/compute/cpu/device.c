@@ -233,6 +233,8 @@ static const struct device_ops cpu_ops = {
 	.embedding = cpu_embedding,
 	.norm_forward = cpu_norm_forward,
 	.norm_backward = cpu_norm_backward,
+	.head_norm_forward = cpu_head_norm_forward,
+	.head_norm_backward = cpu_head_norm_backward,
 	.rope_forward = cpu_rope_forward,
 	.rope_backward = cpu_rope_backward,
 	.attention_forward = cpu_attention_forward,
@@ -278,6 +280,7 @@ int cpu_open(uint32_t abi, const struct device_config *config, struct device **o
 	c->base.act = config->act;
 	c->base.act_size = dtype_size(config->act);
 	c->base.threads = choose_threads(config->threads);
+	c->base.geglu = true;
 	*out = &c->base;
 	return 0;
 }

@@ -11,6 +11,15 @@ struct norm_args {
 	float *inverse_rms;
 };
 
+struct head_norm_args {
+	size_t heads, c, x_row, y_row, dx_row;
+	const void *x;
+	void *y, *dx;
+	const float *weight;
+	float epsilon;
+	float *inverse_rms;
+};
+
 #define ACT_TEMPLATE "compute/cpu/norm.inc"
 #include "compute/cpu/each_act.h"
 
@@ -49,4 +58,45 @@ void cpu_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t c
 	struct norm_args a = {
 		.c = c, .x = x, .dy = dy, .weight = weight, .inverse_rms = (float *)(uintptr_t)inverse_rms, .dx = dx};
 	cpu_run(d, n, 16, CPU_PICK(d, norm_backward_body), &a);
+}
+
+static bool heads_fit(struct device *d, size_t heads, size_t head_dim, size_t x_stride, size_t other_stride)
+{
+	size_t width = heads * head_dim;
+	if (!d->fault.code && (!head_dim || x_stride < width || other_stride < width))
+		device_fail(d, SAKIORI_EINVAL, "norms of %zu heads of %zu features, strides %zu and %zu", heads,
+			head_dim, x_stride, other_stride);
+	return !d->fault.code;
+}
+
+void cpu_head_norm_forward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, float epsilon, void *y, size_t y_stride,
+	float *inverse_rms)
+{
+	struct head_norm_args a = {.heads = heads,
+		.c = head_dim,
+		.x_row = x_stride,
+		.y_row = y_stride,
+		.x = x,
+		.weight = weight,
+		.epsilon = epsilon,
+		.y = y,
+		.inverse_rms = inverse_rms};
+	if (known_kind(d, kind) && heads_fit(d, heads, head_dim, x_stride, y_stride))
+		cpu_run(d, n, 16, CPU_PICK(d, head_norm_forward_body), &a);
+}
+
+void cpu_head_norm_backward(struct device *d, enum norm_kind kind, size_t n, size_t heads, size_t head_dim,
+	const void *x, size_t x_stride, const float *weight, const float *inverse_rms, void *dx, size_t dx_stride)
+{
+	struct head_norm_args a = {.heads = heads,
+		.c = head_dim,
+		.x_row = x_stride,
+		.dx_row = dx_stride,
+		.x = x,
+		.weight = weight,
+		.inverse_rms = (float *)(uintptr_t)inverse_rms,
+		.dx = dx};
+	if (known_kind(d, kind) && heads_fit(d, heads, head_dim, x_stride, dx_stride))
+		cpu_run(d, n, 16, CPU_PICK(d, head_norm_backward_body), &a);
 }
