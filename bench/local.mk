@@ -8,6 +8,9 @@ bench_bench_ops_LDADD = $(COMPUTE_LIBS)
 EXTRA_PROGRAMS += bench/render_templates
 bench_render_templates_SOURCES = bench/render_templates.c
 bench_render_templates_LDADD = $(TEXT_LIBS) -lm
+EXTRA_PROGRAMS += bench/bench_tokenizer
+bench_bench_tokenizer_SOURCES = bench/bench_tokenizer.c
+bench_bench_tokenizer_LDADD = $(TEXT_LIBS)
 # The GPU tests, packed for another machine.
 EXTRA_DIST += bench/gpu_bundle
 # What ./demo runs.

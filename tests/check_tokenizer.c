@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <check.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -357,11 +358,11 @@ static void assert_refused(const struct tokenizer_source *source, int code, cons
 START_TEST(what_is_not_supported_is_refused_by_name)
 {
 	struct tokenizer_source source = small_source();
-	source.model = (struct gguf_text){"llama", 5};
-	assert_refused(&source, SAKIORI_EUNSUPPORTED, "'llama'");
+	source.model = (struct gguf_text){"t5", 2};
+	assert_refused(&source, SAKIORI_EUNSUPPORTED, "'t5'");
 	source = small_source();
-	source.pre = (struct gguf_text){"qwen2", 5};
-	assert_refused(&source, SAKIORI_EUNSUPPORTED, "'qwen2'");
+	source.pre = (struct gguf_text){"tekken", 6};
+	assert_refused(&source, SAKIORI_EUNSUPPORTED, "'tekken'");
 	source.pre = (struct gguf_text){NULL, 0};
 	assert_refused(&source, SAKIORI_EUNSUPPORTED, "''");
 }
@@ -393,6 +394,15 @@ START_TEST(a_lying_vocabulary_is_refused)
 	const int32_t types[8] = {1, 1, 1, 7};
 	source.token_types = types;
 	assert_refused(&source, SAKIORI_EFORMAT, "type 7");
+	source = small_source();
+	source.model = (struct gguf_text){"llama", 5};
+	assert_refused(&source, SAKIORI_EFORMAT, "scores");
+	const float scores[8] = {0, 0, 0, 0, NAN};
+	source.scores = scores;
+	assert_refused(&source, SAKIORI_EFORMAT, "token 4");
+	static const struct gguf_text broken[8] = {{"a\xff", 2}};
+	source.tokens = broken;
+	assert_refused(&source, SAKIORI_EFORMAT, "token 0");
 }
 END_TEST
 

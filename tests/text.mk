@@ -12,6 +12,11 @@ tests_check_jinja_SOURCES = tests/check_jinja.c
 tests_check_jinja_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
 tests_check_jinja_LDADD = $(TEXT_TEST_LIBS)
 
+check_PROGRAMS += tests/check_tokenizer_json
+tests_check_tokenizer_json_SOURCES = tests/check_tokenizer_json.c
+tests_check_tokenizer_json_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
+tests_check_tokenizer_json_LDADD = $(TEXT_TEST_LIBS)
+
 check_PROGRAMS += tests/check_chat
 tests_check_chat_SOURCES = tests/check_chat.c
 tests_check_chat_CPPFLAGS = $(TEXT_TEST_CPPFLAGS)
@@ -45,9 +50,22 @@ tests_fuzz_fuzz_jinja_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 else
 tests_fuzz_fuzz_jinja_SOURCES += tests/fuzz/replay.c
 endif
+
+check_PROGRAMS += tests/fuzz/fuzz_tokenizer_json
+tests_fuzz_fuzz_tokenizer_json_SOURCES = tests/fuzz/fuzz_tokenizer_json.c
+tests_fuzz_fuzz_tokenizer_json_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_fuzz_fuzz_tokenizer_json_LDADD = $(TEXT_LIBS) -lm
+if FUZZING
+tests_fuzz_fuzz_tokenizer_json_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+else
+tests_fuzz_fuzz_tokenizer_json_SOURCES += tests/fuzz/replay.c
+endif
 EXTRA_DIST += \
 	tests/fuzz/corpus/jinja \
 	tests/fuzz/corpus/jsonl \
+	tests/fuzz/corpus/tokenizer_json \
+	tests/golden/make_tokenizer_families.py \
+	tests/golden/tokenizer_families.json \
 	bench/tokenizer_parity.py \
 	build-aux/unicode_case.py \
 	tests/golden/chat_golden.json \

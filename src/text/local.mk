@@ -1,6 +1,16 @@
 noinst_LIBRARIES += libtext.a
 libtext_a_SOURCES = \
-	%D%/tokenizer.h %D%/tokenizer.c %D%/tokenizer_gguf.c %D%/tokenizer_model.c \
+	%D%/tokenizer.h %D%/tokenizer_private.h %D%/tokenizer.c %D%/tokenizer_build.c \
+	%D%/tokenizer_gguf.c %D%/tokenizer_json.c %D%/tokenizer_folder.c %D%/tokenizer_model.c \
+	%D%/pipeline_json.c \
+	%D%/added.h %D%/added.c \
+	%D%/alphabet.h %D%/alphabet.c \
+	%D%/decoder.h %D%/decoder.c \
+	%D%/normalize.h %D%/normalize.c \
+	%D%/regex.h %D%/regex.c \
+	%D%/split.h %D%/split.c \
+	%D%/spm.h %D%/spm.c \
+	%D%/utf8.h %D%/utf8.c \
 	%D%/tokenizer_json_write.h %D%/tokenizer_json_write.c \
 	%D%/hugging_face.h %D%/hugging_face.c \
 	%D%/vocabulary.h %D%/vocabulary.c \
@@ -16,4 +26,4 @@ libtext_a_SOURCES = \
 	%D%/dataset.h %D%/dataset.c \
 	%D%/batch.h %D%/batch.c \
 	# end
-libtext_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(PCRE2_CFLAGS)
+libtext_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)

@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte-level BPE, built from what a GGUF file says about its own tokenizer. A tokenizer never changes after
- * tokenizer_new, so any number of threads may share one; each brings a scratch of its own. */
+/* BPE tokenizers, built from what a GGUF file or a folder of Hugging Face's says about its own, equal to Hugging Face's
+ * tokenizers. A tokenizer never changes once it is made, so any number of threads may share one; each brings a scratch
+ * of its own.
+ *
+ * GGUF: model "gpt2" (byte-level BPE) with pre gpt-2, llama-bpe, qwen2 or smollm, and model "llama" (SentencePiece's BPE
+ * with scores: Llama 2, Mistral).
+ * tokenizer.json: model BPE with byte_fallback, ignore_merges, unk_token and fuse_unk; normalizers NFC, NFD, NFKC, NFKD,
+ * Lowercase, Strip, Prepend, Replace, Sequence; pre-tokenizers Split, Digits, ByteLevel (as the last one), Metaspace,
+ * Sequence; post-processors TemplateProcessing with at most one token on each side, ByteLevel, Sequence; decoders
+ * ByteLevel, Metaspace, and a Sequence of Replace, ByteFallback, Fuse, Strip in that order; added tokens with all their
+ * flags. Everything else (WordPiece, Unigram, WordLevel, dropout, affixes of words) is refused by name. Two things
+ * differ from Hugging Face on purpose: added tokens decode as their own names, not as the bytes that their letters stand
+ * for in the byte-level alphabet, nor normalized; and no merge makes a control token, so that no row can. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,15 +42,17 @@ enum tokenizer_token_type {
 
 /* The metadata a tokenizer is built from, borrowed until tokenizer_new returns. Ids that the file lacks are -1. */
 struct tokenizer_source {
-	struct gguf_text model;         /* "gpt2" */
-	struct gguf_text pre;           /* "gpt-2", "llama-bpe" or "smollm" */
-	const struct gguf_text *tokens; /* in the byte-level alphabet ("Ġthe"), control tokens as they are */
+	struct gguf_text model;         /* "gpt2" or "llama" */
+	struct gguf_text pre;           /* of "gpt2": "gpt-2", "llama-bpe", "qwen2" or "smollm" */
+	const struct gguf_text *tokens; /* of "gpt2" in the byte-level alphabet ("Ġthe"), control tokens as they are */
 	const int32_t *token_types;     /* enum tokenizer_token_type; NULL: all normal */
 	size_t token_count;
-	const struct gguf_text *merges; /* "left right", best first */
+	const struct gguf_text *merges; /* of "gpt2": "left right", best first */
 	size_t merge_count;
+	const float *scores; /* of "llama": the token with the highest one is merged first */
 	int32_t bos, eos, unknown, padding;
-	bool add_bos;
+	bool add_bos, add_eos;
+	bool add_space_prefix;          /* of "llama": each text begins as if a blank stood before it */
 	struct gguf_text chat_template; /* data NULL: the model has none */
 };
 
@@ -59,7 +72,12 @@ struct tokenizer_scratch;
 int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source, struct fault *f);
 /* The same from a GGUF file's metadata, which may be closed afterwards. */
 int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *gguf, struct fault *f);
-/* Whether a model brings a tokenizer that is read: a GGUF file that has one does, a folder and shape:NAME do not. */
+/* The same from a folder of Hugging Face's: tokenizer.json, which must be there, and what tokenizer_config.json,
+ * chat_template.jinja, generation_config.json and config.json say beside it. An explicit add_bos_token or add_eos_token
+ * decides over the post-processor's template; EOS is tokenizer_config's eos_token, else the first eos_token_id of the
+ * last two files. */
+int tokenizer_from_folder(struct tokenizer **out, const char *directory, struct fault *f);
+/* Whether a model brings a tokenizer: a GGUF file that has one does, and a folder with a tokenizer.json; shape:NAME does not. */
 bool tokenizer_in_model(const struct model_file *mf);
 /* The model's own tokenizer, or that of the model at `path`, which need not be one that is trained. SAKIORI_ENOTFOUND, with what to
  * do, where it brings none. */
@@ -67,7 +85,8 @@ int tokenizer_of_model(struct tokenizer **out, const struct model_file *mf, stru
 int tokenizer_of_path(struct tokenizer **out, const char *path, struct fault *f);
 void tokenizer_free(struct tokenizer *t);
 
-/* Working memory of one thread: a match block, the merge heap and a bounded cache of words already merged. */
+/* Working memory of one thread: a match block, texts on their way, the merge heap and a bounded cache of words already
+ * merged. */
 struct tokenizer_scratch *tokenizer_scratch_new(const struct tokenizer *t);
 void tokenizer_scratch_free(struct tokenizer_scratch *s);
 
@@ -87,7 +106,9 @@ void token_list_add(struct token_list *list, int32_t id);
 void token_list_fini(struct token_list *list);
 
 /* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with
- * the offset of its first bad byte, text above TOKENIZER_MAX_TEXT with SAKIORI_ELIMIT; *out is then as before. */
+ * the offset of its first bad byte, text above TOKENIZER_MAX_TEXT, text that grows over sixteenfold in
+ * the normalizers, and text over which a pattern of the file needs too many steps, with SAKIORI_ELIMIT; *out is then as
+ * before. */
 int tokenizer_encode(const struct tokenizer *t, struct tokenizer_scratch *s, const char *text, size_t size,
 	unsigned flags, struct token_list *out, struct fault *f);
 
@@ -114,6 +135,8 @@ int32_t tokenizer_eos(const struct tokenizer *t);
  * there is none, and *begin and *end then stay. */
 int32_t tokenizer_find_special(
 	const struct tokenizer *t, const char *text, size_t size, size_t at, size_t *begin, size_t *end);
+/* The token that the tokenizer itself adds to the end of every text, or -1, which is the rule. */
+int32_t tokenizer_added_eos(const struct tokenizer *t);
 /* The control or user-defined token with exactly this name, or -1. */
 int32_t tokenizer_special(const struct tokenizer *t, const char *name);
 /* The file's own chat template, NUL-terminated and owned by t, or NULL. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokens of a byte-level vocabulary as bytes, and the special ones found in a text. Never changes once it is
- * filled, so threads may share it. Only tokenizer.c uses this. */
+/* The tokens of a vocabulary as the bytes that they stand for, and, while one is built, their texts as the file has
+ * them. Never changes once it is filled, so threads may share it. */
 #pragma once
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
+#include "text/decoder.h"
 #include "text/tokenizer.h"
 
 /* Most tokens, and most merges; the largest vocabularies in use are a quarter of it. */
@@ -14,47 +15,37 @@
 
 struct vocabulary {
 	size_t count;
-	char *bytes;       /* all tokens' bytes in a row */
-	uint32_t *starts;  /* (count + 1) */
-	uint8_t *types;    /* (count) enum tokenizer_token_type */
-	int32_t *specials; /* control and user-defined tokens, longest first */
-	size_t special_count;
-	bool special_start[256]; /* bytes that some special token starts with */
-	int32_t *words; /* of vocabulary_index_words: open addressing, at most half full; -1: empty; NULL: not made */
-	size_t word_mask;
+	struct writer bytes; /* all tokens' bytes in a row */
+	uint32_t *starts;    /* (count + 1) */
+	uint8_t *types;      /* (count) enum tokenizer_token_type */
 };
 
-/* Copies and checks the tokens; SAKIORI_EFORMAT or SAKIORI_ELIMIT. */
-int vocabulary_init(struct vocabulary *v, const struct tokenizer_source *source, struct fault *f);
+/* Decodes and checks the tokens; types may be NULL for all normal. SAKIORI_EFORMAT or SAKIORI_ELIMIT. */
+int vocabulary_init(struct vocabulary *v, const struct decoder *d, const struct gguf_text *tokens, const int32_t *types,
+	size_t count, struct fault *f);
 void vocabulary_fini(struct vocabulary *v);
-
-/* Makes vocabulary_word possible. */
-void vocabulary_index_words(struct vocabulary *v);
-/* The normal token of exactly these bytes, or -1. */
-int32_t vocabulary_word(const struct vocabulary *v, const char *word, size_t size);
 
 /* {NULL, 0} outside the vocabulary. */
 struct text_span vocabulary_token(const struct vocabulary *v, int32_t id);
 /* TOKEN_UNKNOWN outside the vocabulary. */
 enum tokenizer_token_type vocabulary_type(const struct vocabulary *v, int32_t id);
-/* The special token of this name, or -1. */
-int32_t vocabulary_special(const struct vocabulary *v, const char *name);
-/* The first special token at or after `at`, the longest where several begin; gives its place. -1 when there is none,
- * and begin and end then stay. Control tokens only where allowed. */
-int32_t vocabulary_find_special(
-	const struct vocabulary *v, const char *text, size_t size, size_t at, bool control, size_t *begin, size_t *end);
+/* Control and unknown tokens: no text is written with them. */
+bool vocabulary_is_control(const struct vocabulary *v, int32_t id);
 
-/* A file's token texts -> ids, for reading its merges; borrows the source. */
+/* A file's token texts -> ids; borrows the texts. */
 struct vocabulary_index {
-	const struct tokenizer_source *source;
+	const struct gguf_text *tokens;
 	int32_t *slots; /* open addressing, at most half full; -1: empty */
 	size_t slot_mask;
-	char *joined; /* room for the longest merge */
+	struct writer joined; /* of vocabulary_index_pair */
 };
-void vocabulary_index_init(struct vocabulary_index *index, const struct tokenizer_source *source);
+/* Empty texts are no tokens; of equal ones the last counts. */
+void vocabulary_index_init(struct vocabulary_index *index, const struct gguf_text *tokens, size_t count);
 void vocabulary_index_fini(struct vocabulary_index *index);
-/* "left right" -> three ids; SAKIORI_EFORMAT when one of them is no token. */
-int vocabulary_index_merge(
-	const struct vocabulary_index *index, struct gguf_text merge, int32_t *left, int32_t *right, int32_t *result);
-/* The token of each single byte, -1 where there is none. */
-void vocabulary_index_bytes(const struct vocabulary_index *index, int32_t ids[static 256]);
+/* The token of this text, or -1. */
+int32_t vocabulary_index_find(const struct vocabulary_index *index, const char *text, size_t size);
+/* The token of two texts put together, or -1. */
+int32_t vocabulary_index_pair(struct vocabulary_index *index, struct text_span left, struct text_span right);
+
+/* A hash of bytes, for tables of texts. */
+size_t vocabulary_hash(const char *data, size_t size);

@@ -55,9 +55,9 @@ done
 echo '{"text": "old cloth"}' >"$work/text.jsonl"
 expect 1 'text.jsonl:1: expected "input_ids", since the model brings no tokenizer' \
 	"$sakiori" train --model "$golden/llama" --data "$work/text.jsonl" --out "$work/none" --steps 1
-expect 1 'brings no tokenizer that is read: use a GGUF file' "$sakiori" generate --model "$golden/llama" --prompt x
-expect 1 'brings no tokenizer that is read' "$sakiori" tokenize --model "$golden/llama" --text x
-expect 1 'brings no tokenizer that is read' "$sakiori" data stats --model "$golden/llama" --data "$work/rows.jsonl"
+expect 1 'brings no tokenizer: use a GGUF file' "$sakiori" generate --model "$golden/llama" --prompt x
+expect 1 'brings no tokenizer' "$sakiori" tokenize --model "$golden/llama" --text x
+expect 1 'brings no tokenizer' "$sakiori" data stats --model "$golden/llama" --data "$work/rows.jsonl"
 echo '{"input_ids": [1, 256]}' >"$work/far.jsonl"
 expect 1 'far.jsonl:1: item 2 of "input_ids" is no token of this model, which has 256' \
 	"$sakiori" train --model "$golden/llama" --data "$work/far.jsonl" --out "$work/none" --steps 1

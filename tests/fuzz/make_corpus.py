@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of tests/fuzz/corpus/gguf, safetensors, peft and model_config: small valid files and one of each lie. No packages needed.
+"""Writes the seeds of tests/fuzz/corpus/gguf, safetensors, peft, model_config and tokenizer_json: small valid files and one of each lie. No packages
+needed.
 
     make_corpus.py tests/fuzz/corpus
 """
@@ -188,3 +189,69 @@ model("index-empty", index={"weight_map": {}})
 model("index-array", index=[])
 model("index-many", index={"weight_map": {str(i): f"m{i}.safetensors" for i in range(600)}})
 model("index-duplicate", raw_index=b'{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}')
+
+
+def tokenizer(config=None, added=({"id": 6, "content": "<s>", "special": True},), **parts):
+    model = {"type": "BPE", "unk_token": None, "vocab": {"a": 0, "b": 1, "ab": 2, "aba": 3, "\u0120": 4, "<0x41>": 5},
+             "merges": ["a b", ["ab", "a"]]}
+    model.update({k[6:]: v for k, v in parts.items() if k.startswith("model_")})
+    root = {"added_tokens": list(added), "model": model}
+    root.update({k: v for k, v in parts.items() if not k.startswith("model_")})
+    return json.dumps(root, ensure_ascii=False).encode() + (b"\0" + json.dumps(config).encode() if config is not None else b"")
+
+
+def step(kind, **parts):
+    return {"type": kind, **parts}
+
+
+def split(pattern, behavior="Isolated", **parts):
+    return step("Split", pattern={"Regex": pattern}, behavior=behavior, **parts)
+
+
+kind = "tokenizer_json"
+byte_level = step("ByteLevel", add_prefix_space=True, use_regex=True)
+put(kind, "valid", tokenizer())
+put(kind, "valid-byte-level", tokenizer(pre_tokenizer=byte_level, decoder=step("ByteLevel"), post_processor=step("ByteLevel"), model_ignore_merges=True))
+put(kind, "valid-config", tokenizer({"bos_token": "<s>", "eos_token": {"content": "ab"}, "add_bos_token": True}))
+put(kind, "valid-llama", tokenizer(
+    model_byte_fallback=True, model_unk_token="b", model_fuse_unk=True,
+    normalizer=step("Sequence", normalizers=[step("Prepend", prepend="\u2581"), step("Replace", pattern={"String": " "}, content="\u2581")]),
+    decoder=step("Sequence", decoders=[step("Replace", pattern={"String": "\u2581"}, content=" "), step("ByteFallback"), step("Fuse"),
+                                       step("Strip", content=" ", start=1, stop=1)])))
+put(kind, "valid-metaspace", tokenizer(pre_tokenizer=step("Metaspace", replacement="\u2581", prepend_scheme="first", split=True),
+                                       decoder=step("Metaspace", replacement="\u2581", add_prefix_space=True), model_unk_token="a"))
+put(kind, "valid-normalizers", tokenizer(normalizer=step("Sequence", normalizers=[
+    step("NFKC"), step("NFD"), step("Lowercase"), step("Strip", strip_left=True, strip_right=False), step("NFC"), step("NFKD"),
+    step("Replace", pattern={"Regex": "x*"}, content="-")])))
+put(kind, "valid-splits", tokenizer(pre_tokenizer=step("Sequence", pretokenizers=[
+    split(r"\s+", "Removed"), split("a", "MergedWithPrevious"), split("b", "MergedWithNext"), split(r"\w", "Contiguous", invert=True),
+    step("Digits", individual_digits=True), split("")])))
+put(kind, "valid-added", tokenizer(added=[
+    {"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": True, "single_word": True},
+    {"id": 7, "content": " "}, {"id": 9, "content": "AB", "normalized": True}, {"id": 0, "content": "a"}, {"id": 10, "content": ""}],
+    normalizer=step("Lowercase")))
+put(kind, "valid-template", tokenizer(post_processor=step(
+    "TemplateProcessing", single=[{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    special_tokens={"<s>": {"id": "<s>", "ids": [6], "tokens": ["<s>"]}})))
+put(kind, "empty", b"")
+put(kind, "no-model", b"{}")
+put(kind, "wordpiece", tokenizer(model_type="WordPiece"))
+put(kind, "missing-token", tokenizer(model_merges=["a c"]))
+put(kind, "duplicate-ids", tokenizer(model_vocab={"a": 0, "b": 0}, model_merges=[]))
+put(kind, "duplicate-keys", b'{"model":{"type":"BPE","vocab":{"a":0,"a":1},"merges":[]}}')
+put(kind, "far-id", tokenizer(model_vocab={"a": 0, "b": 1 << 19, "ab": 2, "aba": 3}))
+put(kind, "id-beyond", tokenizer(model_vocab={"a": 0, "b": 1 << 31}, model_merges=[]))
+put(kind, "negative-id", tokenizer(added=[{"id": -1, "content": "x"}]))
+put(kind, "id-of-others", tokenizer(added=[{"id": 1, "content": "a"}]))
+put(kind, "deep", tokenizer().replace(b'"model"', b'"normalizer":' + b'{"type":"Sequence","normalizers":[' * 40 + b"]}" * 40 + b',"model"'))
+put(kind, "sequence-in-sequence", tokenizer(normalizer=step("Sequence", normalizers=[step("Sequence", normalizers=[step("NFC")] * 20)] * 2)))
+put(kind, "regex-invalid", tokenizer(pre_tokenizer=split("(a")))
+put(kind, "regex-catastrophic", tokenizer(pre_tokenizer=split("(a|aa|a*)+$")))
+put(kind, "regex-large", tokenizer(pre_tokenizer=split("(((a{1,99}){1,99}){1,99}){1,99}")))
+put(kind, "regex-nested", tokenizer(pre_tokenizer=split("(" * 400 + ")" * 400)))
+put(kind, "regex-lookbehind", tokenizer(pre_tokenizer=split(r"(?<=a|ab)\b|(?<!^)(?=b)")))
+put(kind, "regex-class", tokenizer(pre_tokenizer=split(r"[^(\s|[.,!?])]+[\S-\]]")))
+put(kind, "invalid-utf8", tokenizer().replace(b"aba", b"\xff\xfe"))
+put(kind, "huge-added", tokenizer(added=[{"id": 6, "content": "x" * 5000}]))
+put(kind, "replace-grows", tokenizer(normalizer=step("Sequence", normalizers=[step("Replace", pattern={"String": "a"}, content="a" * 60)] * 9)))
+put(kind, "truncated", tokenizer()[:90])
