@@ -22,6 +22,8 @@ EXTRA_DIST += \
 EXTRA_DIST += \
 	bench/gpu_stress.sh \
 	bench/plan_accuracy.sh \
+	bench/tokenize_speed.sh \
+	bench/zipf_rows.py \
 	bench/variants_peer.py \
 	# end
 # Against what others use, on one machine.

@@ -24,7 +24,7 @@ static const char everything[] =
 	"\"timed\"; threads = 3; };\n"
 	"data: { train = \"a \\\"b\\\" \\\\.jsonl\"; eval = \"e.jsonl\"; max_file = \"1.5 KiB\"; eval_rows = 0; "
 	"max_seq = 64;\n"
-	"  over_long = \"refuse\"; batch_rows = 2; micro_tokens = 64; };\n"
+	"  over_long = \"refuse\"; token_cache = false; batch_rows = 2; micro_tokens = 64; };\n"
 	"adapter: { rank = 4; alpha = 0.1; targets = \"q,down\"; rslora = true; rank_pattern = \"q=8\"; alpha_pattern "
 	"= "
 	"\"down=3\"; dropout = 0.1; };\n"

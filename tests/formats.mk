@@ -23,6 +23,12 @@ check_PROGRAMS += tests/check_safetensors
 tests_check_safetensors_SOURCES = tests/check_safetensors.c
 tests_check_safetensors_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 tests_check_safetensors_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+check_PROGRAMS += tests/check_hostile_files
+tests_check_hostile_files_SOURCES = tests/check_hostile_files.c \
+	tests/lib/counted_malloc.h tests/lib/counted_malloc.c tests/lib/gguf_build.h tests/lib/gguf_build.c
+tests_check_hostile_files_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_check_hostile_files_LDADD = $(FORMATS_LIBS) $(CHECK_LIBS) -lm
+tests_check_hostile_files_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
 check_PROGRAMS += tests/check_json
 tests_check_json_SOURCES = tests/check_json.c
 tests_check_json_CPPFLAGS = $(AM_CPPFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)

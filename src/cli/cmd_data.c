@@ -8,14 +8,15 @@
 
 #include "base/bytes.h"
 #include "cli/cli.h"
+#include "cli/engine.h"
 #include "text/chat.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 
 struct data_options {
 	const char *model, *data;
-	uint64_t first, rows, seq;
-	bool json;
+	uint64_t first, rows, seq, threads;
+	bool no_token_cache, json;
 };
 
 /* The rows, and what is needed to show them. */
@@ -40,8 +41,11 @@ static int open_data(struct data *d, const struct data_options *o, uint64_t most
 	struct fault why = {0};
 	if (chat_new(&d->chat, d->tokenizer, &why) != 0)
 		d->chat = chat_refusing(&why);
-	struct dataset_options options = {
-		.max_row_tokens = (size_t)o->seq, .max_rows = most, .progress = on_progress, .progress_self = NULL};
+	struct dataset_options options = {.max_row_tokens = (size_t)o->seq,
+		.max_rows = most,
+		.progress = on_progress,
+		.threads = (unsigned)o->threads,
+		.cache = o->no_token_cache ? NULL : engine_cache()};
 	rc = dataset_load(&d->rows, o->data, d->tokenizer, d->chat, &options, f);
 	cli_progress_end();
 	return rc;
@@ -119,12 +123,6 @@ static int inspect(const struct data_options *o, struct fault *f)
 
 /* ---- stats ---- */
 
-static int by_size(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	return (x > y) - (x < y);
-}
-
 static int by_hash(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -141,33 +139,72 @@ static uint64_t hash_row(const uint32_t *ids, const uint8_t *labelled, size_t n)
 	return h;
 }
 
-/* Sizes in ascending order, and how many rows are the same as an earlier one, tokens and labels. */
-static uint64_t measure_rows(const struct dataset *d, uint32_t *sizes)
+/* Hashes, each once. */
+struct hash_set {
+	uint64_t *hashes;
+	size_t count, capacity;
+	uint64_t duplicates; /* that came and went */
+};
+
+static void forget_duplicates(struct hash_set *s)
 {
-	const struct dataset_counts *c = dataset_counts(d);
-	uint64_t *hashes = must_alloc(c->rows * sizeof *hashes), duplicates = 0;
-	uint32_t *ids = must_alloc(c->longest_row * sizeof *ids);
-	uint8_t *labelled = must_alloc(c->longest_row);
-	for (size_t row = 0; row < c->rows; row++) {
-		sizes[row] = (uint32_t)dataset_row_size(d, row);
-		dataset_row(d, row, ids, labelled);
-		hashes[row] = hash_row(ids, labelled, sizes[row]);
-	}
-	qsort(hashes, c->rows, sizeof *hashes, by_hash);
-	for (size_t row = 1; row < c->rows; row++)
-		duplicates += hashes[row] == hashes[row - 1];
-	qsort(sizes, c->rows, sizeof *sizes, by_size);
-	free(hashes);
-	free(ids);
-	free(labelled);
-	return duplicates;
+	size_t kept = 0;
+	if (s->count > 0)
+		qsort(s->hashes, s->count, sizeof *s->hashes, by_hash);
+	for (size_t i = 0; i < s->count; i++)
+		if (kept == 0 || s->hashes[i] != s->hashes[kept - 1])
+			s->hashes[kept++] = s->hashes[i];
+	s->duplicates += s->count - kept;
+	s->count = kept;
 }
 
-/* The size that `share` of the rows do not exceed. */
-static uint32_t quantile(const uint32_t *sizes, uint64_t rows, double share)
+static void add_hash(struct hash_set *s, uint64_t hash)
 {
-	uint64_t at = (uint64_t)ceil(share * (double)rows);
-	return sizes[at > 0 ? at - 1 : 0];
+	if (s->count == s->capacity)
+		forget_duplicates(s);
+	if (2 * s->count >= s->capacity) {
+		s->capacity = 2 * s->capacity + 1024;
+		s->hashes = must_realloc(s->hashes, s->capacity * sizeof *s->hashes);
+	}
+	s->hashes[s->count++] = hash;
+}
+
+/* So many rows are compared at a time, so that memory does not grow with them. */
+enum { ROWS_COMPARED = 4 << 20 };
+
+/* Rows that are the same as an earlier one, tokens and labels; of_size[n] becomes the number of rows of n tokens. */
+static uint64_t measure_rows(const struct dataset *d, uint64_t *of_size)
+{
+	const struct dataset_counts *c = dataset_counts(d);
+	uint64_t parts = c->rows / ROWS_COMPARED + 1;
+	uint32_t *ids = must_alloc(c->longest_row * sizeof *ids);
+	uint8_t *labelled = must_alloc(c->longest_row);
+	struct hash_set set = {0};
+	for (uint64_t part = 0; part < parts; part++) {
+		for (size_t row = 0; row < c->rows; row++) {
+			size_t n = dataset_row_size(d, row);
+			dataset_row(d, row, ids, labelled);
+			uint64_t hash = hash_row(ids, labelled, n);
+			of_size[n] += part == 0;
+			if ((hash >> 32) * parts >> 32 == part)
+				add_hash(&set, hash);
+		}
+		forget_duplicates(&set);
+		set.count = 0;
+	}
+	free(set.hashes);
+	free(ids);
+	free(labelled);
+	return set.duplicates;
+}
+
+/* The size that `share` of the rows do not exceed, share 0 the shortest. */
+static uint64_t quantile(const uint64_t *of_size, uint64_t rows, double share)
+{
+	uint64_t wanted = (uint64_t)ceil(share * (double)rows), seen = 0;
+	for (uint64_t size = 0;; size++)
+		if ((seen += of_size[size]) >= (wanted > 0 ? wanted : 1))
+			return size;
 }
 
 static int stats(const struct data_options *o, struct fault *f)
@@ -179,27 +216,27 @@ static int stats(const struct data_options *o, struct fault *f)
 		return rc;
 	}
 	const struct dataset_counts *c = dataset_counts(d.rows);
-	uint32_t *sizes = must_alloc(c->rows * sizeof *sizes);
-	uint64_t duplicates = measure_rows(d.rows, sizes);
-	uint32_t median = quantile(sizes, c->rows, 0.5), p90 = quantile(sizes, c->rows, 0.9),
-		 p99 = quantile(sizes, c->rows, 0.99);
+	uint64_t *of_size = must_calloc(c->longest_row + 1, sizeof *of_size);
+	uint64_t duplicates = measure_rows(d.rows, of_size);
+	uint64_t shortest = quantile(of_size, c->rows, 0), median = quantile(of_size, c->rows, 0.5),
+		 p90 = quantile(of_size, c->rows, 0.9), p99 = quantile(of_size, c->rows, 0.99);
+	free(of_size);
 	double share = (double)c->labelled_tokens / (double)c->tokens;
 	if (o->json)
 		cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "event",
 			"stats", "rows", (json_int_t)c->rows, "tokens", (json_int_t)c->tokens, "learned_tokens",
-			(json_int_t)c->labelled_tokens, "learned_share", share, "shortest", (json_int_t)sizes[0],
+			(json_int_t)c->labelled_tokens, "learned_share", share, "shortest", (json_int_t)shortest,
 			"median", (json_int_t)median, "p90", (json_int_t)p90, "p99", (json_int_t)p99, "longest",
 			(json_int_t)c->longest_row, "truncated_rows", (json_int_t)c->truncated_rows, "skipped_rows",
 			(json_int_t)c->skipped_rows, "duplicate_rows", (json_int_t)duplicates));
 	else
 		printf("%" PRIu64 " rows, %" PRIu64 " tokens, %" PRIu64 " of them learned (%.1f %%)\n"
-		       "tokens a row: shortest %" PRIu32 ", half at most %" PRIu32 ", 90 %% at most %" PRIu32
-		       ", 99 %% at most %" PRIu32 ", longest %zu\n"
+		       "tokens a row: shortest %" PRIu64 ", half at most %" PRIu64 ", 90 %% at most %" PRIu64
+		       ", 99 %% at most %" PRIu64 ", longest %zu\n"
 		       "%" PRIu64 " cut at --seq, %" PRIu64 " skipped with nothing to learn, %" PRIu64
 		       " the same as an earlier one\n",
-			c->rows, c->tokens, c->labelled_tokens, 100 * share, sizes[0], median, p90, p99, c->longest_row,
+			c->rows, c->tokens, c->labelled_tokens, 100 * share, shortest, median, p90, p99, c->longest_row,
 			c->truncated_rows, c->skipped_rows, duplicates);
-	free(sizes);
 	close_data(&d);
 	return 0;
 }
@@ -215,6 +252,9 @@ int cmd_data(int argc, char **argv)
 		{"seq", CLI_COUNT, &o.seq, "N", "tokens a row at most; longer ones are cut (512; 0: no limit)"},
 		{"first", CLI_COUNT, &o.first, "N", "inspect: the first row shown (1)"},
 		{"rows", CLI_COUNT, &o.rows, "N", "inspect: rows shown (3)"},
+		{"threads", CLI_COUNT, &o.threads, "N", "that tokenize; default: one a core"},
+		{"no-token-cache", CLI_FLAG, &o.no_token_cache, NULL,
+			"keep no tokens of large data on disk, hold them in memory"},
 		{"json", CLI_FLAG, &o.json, NULL, "one object a row (input_ids, labels, tokens), or one of figures"},
 		{0},
 	};
@@ -227,7 +267,8 @@ int cmd_data(int argc, char **argv)
 		return cli_usage(argv[0], "expected inspect or stats, found %.40s", words == 1 ? argv[1] : "neither");
 	if (o.model == NULL || o.data == NULL)
 		return cli_usage(argv[0], "%s is missing", o.model == NULL ? "--model" : "--data");
-	if (o.first == 0 || o.rows == 0 || o.first > UINT32_MAX || o.rows > UINT32_MAX || o.seq > UINT32_MAX)
+	if (o.first == 0 || o.rows == 0 || o.first > UINT32_MAX || o.rows > UINT32_MAX || o.seq > UINT32_MAX ||
+		o.threads > UINT32_MAX)
 		return cli_usage(
 			argv[0], "--first and --rows count from 1, and no number is above %" PRIu32, UINT32_MAX);
 	struct fault f = {0};

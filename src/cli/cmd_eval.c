@@ -11,7 +11,7 @@
 struct eval_options {
 	const char *model, *adapter, *data, *device, *base_dtype, *over_long;
 	uint64_t seq, rows, micro_tokens, threads;
-	bool json;
+	bool no_token_cache, json;
 };
 
 static int read_options(int argc, char **argv, struct eval_options *o)
@@ -28,6 +28,8 @@ static int read_options(int argc, char **argv, struct eval_options *o)
 			"bf16 (default), f32, q4, as-stored; on a GPU also fp8"},
 		{"micro-tokens", CLI_COUNT, &o->micro_tokens, "N", "tokens computed at once; sets memory"},
 		{"threads", CLI_COUNT, &o->threads, "N", "default: one a core"},
+		{"no-token-cache", CLI_FLAG, &o->no_token_cache, NULL,
+			"keep no tokens of large data on disk, hold them in memory"},
 		{"json", CLI_FLAG, &o->json, NULL, "print one JSON object"},
 		{0},
 	};
@@ -51,6 +53,7 @@ static int evaluate(const struct eval_options *o, struct eval_stats *stats, uint
 	c.threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
 	c.device = o->device;
 	c.cache = engine_cache();
+	c.no_token_cache = o->no_token_cache;
 	c.progress = engine_show_loading;
 	int rc = engine_read_dtype(o->base_dtype, &c.base_dtype, f);
 	if (!rc)

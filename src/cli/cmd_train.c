@@ -79,6 +79,8 @@ static int read_options(int argc, char **argv, struct train_options *o)
 		{"resume", CLI_FLAG, &o->resume, NULL, "go on from the checkpoint beside --out"},
 		{"deterministic", CLI_FLAG, &o->deterministic, NULL,
 			"the same bits on the same CUDA device, slower; the CPU always is"},
+		{"no-token-cache", CLI_FLAG, &o->no_token_cache, NULL,
+			"keep no tokens of large data on disk, hold them in memory"},
 		{"json", CLI_FLAG, &o->json, NULL, "one JSON object a line: start, step, eval, done"},
 		{0},
 	};
@@ -117,6 +119,7 @@ static int make_config(const struct train_options *o, struct trainer_config *c, 
 	c->threads = o->threads > 4096 ? 4096 : (unsigned)o->threads;
 	c->device = o->device;
 	c->cache = engine_cache();
+	c->no_token_cache = o->no_token_cache;
 	c->shuffle = !o->no_shuffle;
 	c->deterministic = o->deterministic;
 	c->progress = engine_show_loading;

@@ -15,7 +15,7 @@ struct train_options {
 	uint64_t steps, batch, seq, rank, seed, micro_tokens, threads, warmup, eval_every, eval_rows, save_every;
 	uint64_t patience, sample_tokens;
 	double alpha, lr, weight_decay, clip, dropout, lora_plus, decay_share, min_delta;
-	bool resume, deterministic, no_shuffle, json, rslora, sample_chat;
+	bool resume, deterministic, no_shuffle, no_token_cache, json, rslora, sample_chat;
 };
 
 /* Trains until the steps are done, patience is at its end, or a signal says stop. Returns the exit code; config is the options'. */

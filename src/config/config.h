@@ -67,6 +67,7 @@ struct config {
 		int64_t batch_rows;    /* rows a step */
 		int64_t micro_tokens;  /* tokens that go through the model at once */
 		const char *over_long; /* truncate | refuse */
+		bool token_cache;
 	} data;
 	struct {
 		int64_t rank;

@@ -83,6 +83,11 @@ const struct config_key config_keys[] = {
 		"Longest row in tokens."},
 	{"data.over_long", KEY_WORD, AT(data.over_long), "truncate", .words = WORDS("truncate", "refuse"), .unit = "",
 		RESTART, "What happens to a longer row: it is cut, and counted, or the start is refused."},
+	{"data.token_cache", KEY_BOOL, AT(data.token_cache), "true", .unit = "", RESTART,
+		"Keep the tokens of data files from 4 MiB on in cache/tokens of site.state_directory, at most 8 GiB, "
+		"so that\n"
+		"later starts need not make them and memory does not hold them. They are the training data in another "
+		"form."},
 	{"data.batch_rows", KEY_INT, AT(data.batch_rows), "4", 1, 1 << 20, .unit = "rows", RESTART,
 		"Rows in one optimizer step."},
 	{"data.micro_tokens", KEY_INT, AT(data.micro_tokens), "2048", 8, 1 << 20, .unit = "tokens", RESTART,

@@ -53,7 +53,7 @@ static int engine_open(void *self, struct worker_progress *progress, struct faul
 	struct engine *e = self;
 	struct trainer *t;
 	e->progress = progress;
-	int rc = e->cache != NULL ? file_make_directories(e->cache, 0700, f) : 0;
+	int rc = file_make_directories(e->cache, 0700, f);
 	if (rc == 0)
 		rc = open_trainer(e, &t, f);
 	if (rc != 0)
@@ -226,11 +226,10 @@ int engine_new(struct engine **out, const struct config *c, struct fault *f)
 	e->eval = must_strdup(c->data.eval);
 	t->eval = e->eval[0] != '\0' ? e->eval : NULL;
 	t->device = e->device = must_strdup(c->model.device);
-	if (strcmp(e->device, "cpu") != 0) {
-		size_t size = strlen(c->site.state_directory) + sizeof "/cache";
-		t->cache = e->cache = must_alloc(size);
-		snprintf(e->cache, size, "%s/cache", c->site.state_directory);
-	}
+	size_t size = strlen(c->site.state_directory) + sizeof "/cache";
+	t->cache = e->cache = must_alloc(size);
+	snprintf(e->cache, size, "%s/cache", c->site.state_directory);
+	t->no_token_cache = !c->data.token_cache;
 	t->eval_rows = (size_t)c->data.eval_rows;
 	t->batch_rows = (size_t)c->data.batch_rows;
 	t->max_seq = (size_t)c->data.max_seq;

@@ -122,19 +122,20 @@ uint64_t gguf_take_u64(struct cursor *c, const char *what)
 	return p == NULL ? 0 : load(p, 8);
 }
 
-bool gguf_take_name(struct cursor *c, size_t limit, const char *what, size_t *at, size_t *size)
+bool gguf_take_name(struct cursor *c, size_t limit, const char *what, uint32_t *at, uint32_t *size)
 {
 	uint64_t n = gguf_take_u64(c, what);
 	if (c->rc == 0 && (n == 0 || n > limit))
 		c->rc = fault_set(c->f, SAKIORI_EFORMAT, "%s at byte %zu has %" PRIu64 " bytes, expected 1 to %zu",
 			what, c->at - 8, n, limit);
-	*at = c->at;
-	*size = (size_t)n;
+	*at = (uint32_t)c->at;
+	*size = (uint32_t)n;
 	const uint8_t *p = gguf_take(c, n, what);
 	for (size_t i = 0; p != NULL && i < n; i++) {
 		if (p[i] < 0x21 || p[i] > 0x7e) {
 			c->rc = fault_set(c->f, SAKIORI_EFORMAT,
-				"%s at byte %zu holds the byte 0x%02x, expected printable letters", what, *at, p[i]);
+				"%s at byte %zu holds the byte 0x%02x, expected printable letters", what, (size_t)*at,
+				p[i]);
 			break;
 		}
 	}
@@ -151,7 +152,7 @@ static void take_array(struct cursor *c, struct entry *e)
 {
 	const struct gguf *g = c->g;
 	uint32_t kind = gguf_take_u32(c, "an array's element type");
-	e->count = gguf_take_u64(c, "an array's length");
+	uint64_t count = gguf_take_u64(c, "an array's length");
 	if (c->rc != 0)
 		return;
 	const char *key = (const char *)g->front + e->key_at;
@@ -165,20 +166,22 @@ static void take_array(struct cursor *c, struct entry *e)
 	}
 	size_t each = kind == KIND_TEXT ? 8 : kinds[kind].bytes;
 	uint64_t left = g->file_size - c->at;
-	if (e->count > left / each) {
+	if (count > left / each) {
 		c->rc = fault_set(c->f, SAKIORI_EFORMAT,
 			"key %.*s: an array of %" PRIu64 " elements cannot fit the %" PRIu64
 			" bytes that are left: the file is truncated or damaged",
-			shown, key, e->count, left);
+			shown, key, count, left);
 		return;
 	}
 	e->element = (enum kind)kind;
-	e->at = c->at;
+	e->at = (uint32_t)c->at;
 	if (kind == KIND_TEXT)
-		for (uint64_t i = 0; i < e->count && c->rc == 0; i++)
+		for (uint64_t i = 0; i < count && c->rc == 0; i++)
 			take_text(c, "a string of an array");
 	else
-		gguf_take(c, e->count * each, "an array");
+		gguf_take(c, count * each, "an array");
+	/* it lies below METADATA_LIMIT now */
+	e->count = c->rc == 0 ? (uint32_t)count : 0;
 }
 
 static void take_entry(struct cursor *c, struct entry *e)
@@ -194,7 +197,7 @@ static void take_entry(struct cursor *c, struct entry *e)
 		return;
 	}
 	e->kind = (enum kind)kind;
-	e->at = c->at;
+	e->at = (uint32_t)c->at;
 	if (kind == KIND_ARRAY)
 		take_array(c, e);
 	else if (kind == KIND_TEXT)
@@ -481,9 +484,25 @@ int gguf_get_text(const struct gguf *g, const char *key, struct gguf_text *out, 
 	return 0;
 }
 
-/* The entry of an array and fresh memory of `each` bytes an element. */
-static int get_array(const struct gguf *g, const char *key, size_t each, const struct entry **e, void **out,
-	size_t *count, struct fault *f)
+static bool is_text(enum kind element)
+{
+	return element == KIND_TEXT;
+}
+
+static bool is_real(enum kind element)
+{
+	return element == KIND_F32 || element == KIND_F64;
+}
+
+static bool is_wide_integer(enum kind element)
+{
+	return element == KIND_U16 || element == KIND_I16 || element == KIND_U32 || element == KIND_I32 ||
+	       element == KIND_U64 || element == KIND_I64;
+}
+
+/* The entry of an array of elements that fit, called `expected`, and fresh memory of `each` bytes an element. */
+static int get_array(const struct gguf *g, const char *key, size_t each, bool (*fits)(enum kind), const char *expected,
+	const struct entry **e, void **out, size_t *count, struct fault *f)
 {
 	*out = NULL;
 	*count = 0;
@@ -492,6 +511,8 @@ static int get_array(const struct gguf *g, const char *key, size_t each, const s
 		return rc;
 	if ((*e)->kind != KIND_ARRAY)
 		return wrong_kind(key, *e, "an array", f);
+	if (!fits((*e)->element))
+		return wrong_kind(key, *e, expected, f);
 	if ((*e)->count == 0)
 		return 0;
 	*out = calloc((size_t)(*e)->count, each);
@@ -505,18 +526,11 @@ int gguf_get_texts(const struct gguf *g, const char *key, struct gguf_text **out
 {
 	const struct entry *e;
 	void *array;
-	int rc = get_array(g, key, sizeof **out, &e, &array, count, f);
+	int rc = get_array(g, key, sizeof **out, is_text, "an array of strings", &e, &array, count, f);
 	*out = array;
-	if (rc == 0 && e->element != KIND_TEXT)
-		rc = wrong_kind(key, e, "an array of strings", f);
 	size_t at = rc == 0 ? e->at : 0;
-	for (size_t i = 0; rc == 0 && i < *count; i++)
+	for (size_t i = 0; i < *count; i++)
 		(*out)[i] = text_at(g, &at);
-	if (rc != 0) {
-		free(*out);
-		*out = NULL;
-		*count = 0;
-	}
 	return rc;
 }
 
@@ -524,17 +538,10 @@ int gguf_get_f32s(const struct gguf *g, const char *key, float **out, size_t *co
 {
 	const struct entry *e;
 	void *array;
-	int rc = get_array(g, key, sizeof **out, &e, &array, count, f);
+	int rc = get_array(g, key, sizeof **out, is_real, "an array of f32", &e, &array, count, f);
 	*out = array;
-	if (rc == 0 && e->element != KIND_F32 && e->element != KIND_F64)
-		rc = wrong_kind(key, e, "an array of f32", f);
-	for (size_t i = 0; rc == 0 && i < *count; i++)
+	for (size_t i = 0; i < *count; i++)
 		real_at(g, e->element, e->at + i * kinds[e->element].bytes, &(*out)[i]);
-	if (rc != 0) {
-		free(*out);
-		*out = NULL;
-		*count = 0;
-	}
 	return rc;
 }
 
@@ -542,14 +549,14 @@ int gguf_get_i32s(const struct gguf *g, const char *key, int32_t **out, size_t *
 {
 	const struct entry *e;
 	void *array;
-	int rc = get_array(g, key, sizeof **out, &e, &array, count, f);
+	int rc = get_array(
+		g, key, sizeof **out, is_wide_integer, "an array of integers of 16 bits or more", &e, &array, count, f);
 	*out = array;
 	for (size_t i = 0; rc == 0 && i < *count; i++) {
-		bool negative;
-		uint64_t v;
-		if (!integer_at(g, e->element, e->at + i * kinds[e->element].bytes, &negative, &v))
-			rc = wrong_kind(key, e, "an array of integers", f);
-		else if (v > (uint64_t)INT32_MAX + negative)
+		bool negative = false;
+		uint64_t v = 0;
+		integer_at(g, e->element, e->at + i * kinds[e->element].bytes, &negative, &v);
+		if (v > (uint64_t)INT32_MAX + negative)
 			rc = fault_set(f, SAKIORI_EFORMAT, "metadata key %s: element %zu does not fit 32 bits", key, i);
 		else
 			(*out)[i] = negative ? (int32_t)(-(int64_t)v) : (int32_t)v;

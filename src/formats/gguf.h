@@ -47,6 +47,7 @@ int gguf_get_text(const struct gguf *g, const char *key, struct gguf_text *out, 
 /* Arrays come in fresh memory that the caller frees; the texts in it stay borrowed. An empty array gives NULL and 0. */
 int gguf_get_texts(const struct gguf *g, const char *key, struct gguf_text **out, size_t *count, struct fault *f);
 int gguf_get_f32s(const struct gguf *g, const char *key, float **out, size_t *count, struct fault *f);
+/* Integers of at least 16 bits: what comes out then never takes more than twice the bytes of the file. */
 int gguf_get_i32s(const struct gguf *g, const char *key, int32_t **out, size_t *count, struct fault *f);
 
 /* Tensors in the file's order, and by name (NULL when there is none). */

@@ -20,22 +20,17 @@ enum kind {
 	KIND_F64
 };
 
-/* One metadata key; positions count from the start of the file. */
+/* One metadata key; positions count from the start of the file. Small, because a file can have one for every 14 bytes. */
 struct entry {
-	size_t key_at, key_size;
+	uint32_t key_at, key_size;
 	enum kind kind;
 	enum kind element; /* of an array */
-	uint64_t count;    /* of an array */
-	size_t at;         /* the value, or an array's first element */
-	size_t end;        /* behind all of it */
+	uint32_t count;    /* of an array */
+	uint32_t at;       /* the value, or an array's first element */
+	uint32_t end;      /* behind all of it */
 };
 
 #define TENSOR_NAME_SIZE 64 /* ggml's GGML_MAX_NAME, NUL included */
-
-struct table_tensor {
-	struct gguf_tensor public; /* first, so that a pointer to it is one to this */
-	char name[TENSOR_NAME_SIZE];
-};
 
 struct gguf {
 	int fd;
@@ -46,8 +41,8 @@ struct gguf {
 	struct entry *entries; /* sorted by key */
 	size_t entry_count;
 	uint32_t alignment;
-	struct table_tensor *tensors; /* in the file's order */
-	uint32_t *by_name;            /* places in it, sorted by name */
+	struct gguf_tensor *tensors; /* in the file's order; their names lie in front */
+	uint32_t *by_name;           /* places in it, sorted by name */
 	size_t tensor_count;
 };
 
@@ -64,7 +59,7 @@ const uint8_t *gguf_take(struct cursor *c, uint64_t n, const char *what);
 uint32_t gguf_take_u32(struct cursor *c, const char *what);
 uint64_t gguf_take_u64(struct cursor *c, const char *what);
 /* A string of 1..limit printable ASCII letters, given by where it lies. */
-bool gguf_take_name(struct cursor *c, size_t limit, const char *what, size_t *at, size_t *size);
+bool gguf_take_name(struct cursor *c, size_t limit, const char *what, uint32_t *at, uint32_t *size);
 /* The tensor table and the checks of where the data lies. */
 int gguf_take_tensors(struct cursor *c, uint64_t count);
 

@@ -63,16 +63,36 @@ int gguf_set_bytes(struct gguf_tensor *t, struct fault *f)
 	return 0;
 }
 
-static void take_tensor(struct cursor *c, struct table_tensor *e)
+/* Reads as much of the table into front as is well-formed, so that front no longer moves; what is not, take_tensor meets again and names. */
+static int load_table(struct cursor *c, uint64_t count)
 {
-	struct gguf_tensor *t = &e->public;
-	size_t at, size;
+	size_t begin = c->at;
+	for (uint64_t i = 0; i < count && c->rc == 0; i++) {
+		uint64_t size = gguf_take_u64(c, "a tensor name");
+		if (size >= TENSOR_NAME_SIZE)
+			break;
+		gguf_take(c, size, "a tensor name");
+		uint32_t dimensions = gguf_take_u32(c, "a tensor's dimension count");
+		if (dimensions > 4)
+			break;
+		gguf_take(c, dimensions * 8 + 4 + 8, "a tensor's shape, type and offset");
+	}
+	c->at = begin;
+	return c->rc;
+}
+
+static void take_tensor(struct cursor *c, struct gguf_tensor *t)
+{
+	uint32_t at, size;
 	if (!gguf_take_name(c, TENSOR_NAME_SIZE - 1, "a tensor name", &at, &size))
 		return;
-	memcpy(e->name, c->g->front + at, size);
-	t->name = e->name;
 	t->dimensions = gguf_take_u32(c, "a tensor's dimension count");
-	if (c->rc == 0 && (t->dimensions < 1 || t->dimensions > 4))
+	if (c->rc != 0)
+		return;
+	/* the NUL takes the place of a byte of the dimension count, which has been read */
+	c->g->front[at + size] = '\0';
+	t->name = (const char *)c->g->front + at;
+	if (t->dimensions < 1 || t->dimensions > 4)
 		c->rc = fault_set(
 			c->f, SAKIORI_EFORMAT, "tensor %s has %u dimensions, expected 1 to 4", t->name, t->dimensions);
 	for (unsigned i = 0; i < 4; i++)
@@ -165,6 +185,9 @@ int gguf_take_tensors(struct cursor *c, uint64_t count)
 		return fault_set(c->f, SAKIORI_EFORMAT,
 			"the header promises %" PRIu64 " tensors, more than %s; the file is damaged", count,
 			count > TENSORS_LIMIT ? "the limit of 65536" : "its size can hold");
+	if (load_table(c, count) != 0)
+		return c->rc;
+	_Static_assert(sizeof *g->tensors < 2 * TENSOR_BYTES_LEAST, "the table stays below twice its size in the file");
 	g->tensors = calloc((size_t)count + 1, sizeof *g->tensors);
 	if (g->tensors == NULL)
 		return fault_set(c->f, SAKIORI_ENOMEM, "no memory for %" PRIu64 " tensors", count);
@@ -180,12 +203,12 @@ int gguf_take_tensors(struct cursor *c, uint64_t count)
 	if (sorted == NULL)
 		return fault_set(c->f, SAKIORI_ENOMEM, "no memory for %zu tensors", g->tensor_count);
 	for (size_t i = 0; i < g->tensor_count; i++)
-		sorted[i] = &g->tensors[i].public;
+		sorted[i] = &g->tensors[i];
 	uint64_t data = align(c->at, g->alignment);
 	rc = check_tiling(g, data, sorted, c->f);
 	free(sorted);
 	for (size_t i = 0; rc == 0 && i < g->tensor_count; i++)
-		g->tensors[i].public.offset += data;
+		g->tensors[i].offset += data;
 	return rc;
 }
 
@@ -196,7 +219,7 @@ size_t gguf_tensor_count(const struct gguf *g)
 
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i)
 {
-	return &g->tensors[i].public;
+	return &g->tensors[i];
 }
 
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name)
@@ -204,10 +227,10 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *nam
 	size_t low = 0, high = g->tensor_count;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		const struct table_tensor *t = &g->tensors[g->by_name[middle]];
+		const struct gguf_tensor *t = &g->tensors[g->by_name[middle]];
 		int order = strcmp(t->name, name);
 		if (order == 0)
-			return &t->public;
+			return t;
 		if (order < 0)
 			low = middle + 1;
 		else

@@ -390,12 +390,28 @@ static struct model_entry *entry_of(struct model_file *mf, const struct model_te
 	return &mf->entries[(const struct model_entry *)(const void *)t - mf->entries];
 }
 
+static int not_finite(
+	const struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, struct fault *f)
+{
+	return fault_set(f, SAKIORI_EFORMAT,
+		"%s: tensor %s has a value among rows %zu to %zu that is not a finite number: the file is damaged; "
+		"copy or download "
+		"it again",
+		mf->path, t->name, first_row, first_row + rows - 1);
+}
+
 int model_file_read_stored(
 	struct model_file *mf, const struct model_tensor *t, size_t first_row, size_t rows, void *out, struct fault *f)
 {
 	struct model_entry *e = entry_of(mf, t);
-	int rc = rows == 0 ? 0 : pass_step(mf, e, first_row, rows, f);
-	return rc != 0 || rows == 0 ? rc : take_rows(mf, e, first_row, rows, out, f);
+	if (rows == 0)
+		return 0;
+	int rc = pass_step(mf, e, first_row, rows, f);
+	if (rc == 0)
+		rc = take_rows(mf, e, first_row, rows, out, f);
+	if (rc == 0 && !stored_type_finite(t->type, out, rows * t->cols))
+		rc = not_finite(mf, t, first_row, rows, f);
+	return rc;
 }
 
 static bool all_finite(const float *p, size_t n)
@@ -430,11 +446,7 @@ int model_file_read(
 		float *values = out + done * t->cols;
 		stored_type_decode(t->type, mf->block, step * t->cols, values);
 		if (!all_finite(values, step * t->cols))
-			rc = fault_set(f, SAKIORI_EFORMAT,
-				"%s: tensor %s has a value among rows %zu to %zu that is not a finite number: the file "
-				"is "
-				"damaged; copy or download it again",
-				mf->path, t->name, first_row + done, first_row + done + step - 1);
+			rc = not_finite(mf, t, first_row + done, step, f);
 	}
 	return rc;
 }

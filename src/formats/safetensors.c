@@ -17,6 +17,12 @@
 
 #define HEADER_LIMIT ((size_t)16 << 20)
 #define NAME_SHOWN 100
+/* Of any list, and of an object in a header too short for more: what is built of one then stays below twice the header, as tables go. A tensor
+ * is described in 51 bytes at least, a note in 8. */
+#define LIST_LIMIT 64
+#define MEMBER_BYTES_LEAST 16
+#define MEMBERS_ALWAYS 64
+#define TENSOR_BYTES_LEAST 52
 
 static const struct {
 	const char *name;
@@ -157,6 +163,35 @@ static int parse_tensor(const json_t *value, struct safetensors_tensor *t, uint6
 	return 0;
 }
 
+/* Counts the members of each list and object before a tree is made of them; leaves every other fault to the parser. */
+static int check_members(const char *p, size_t size, struct fault *f)
+{
+	size_t members[JSON_DEPTH_LIMIT + 1] = {0}, limits[JSON_DEPTH_LIMIT + 1] = {LIST_LIMIT}, depth = 0;
+	bool in_string = false;
+	for (size_t i = 0; i < size; i++) {
+		char c = p[i];
+		if (in_string) {
+			i += c == '\\';
+			in_string = c != '"';
+		} else if (c == '"') {
+			in_string = true;
+		} else if (c == '[' || c == '{') {
+			if (depth == JSON_DEPTH_LIMIT)
+				return 0;
+			members[++depth] = 1;
+			limits[depth] = c == '[' ? LIST_LIMIT : size / MEMBER_BYTES_LEAST + MEMBERS_ALWAYS;
+		} else if ((c == ']' || c == '}') && depth > 0) {
+			depth--;
+		} else if (c == ',' && ++members[depth] > limits[depth]) {
+			return fault_set(f, SAKIORI_ELIMIT,
+				"header byte %zu: more than %zu members in one list or object, which no description of "
+				"tensors needs in %zu bytes",
+				i, limits[depth], size);
+		}
+	}
+	return 0;
+}
+
 static int parse_notes(struct safetensors *s, const json_t *object, struct fault *f)
 {
 	if (!json_is_object(object))
@@ -216,6 +251,10 @@ static int parse_header(struct safetensors *s, uint64_t data, struct fault *f)
 	if (!json_is_object(s->header))
 		return fault_set(f, SAKIORI_EFORMAT, "the header is %s, expected an object", json_kind(s->header));
 	uint64_t data_bytes = s->file_size - data;
+	if (json_object_size(s->header) > data / TENSOR_BYTES_LEAST + MEMBERS_ALWAYS)
+		return fault_set(f, SAKIORI_EFORMAT,
+			"%zu entries in a header of %" PRIu64 " bytes cannot describe tensors",
+			json_object_size(s->header), data - 8);
 	s->tensors = calloc(json_object_size(s->header) + 1, sizeof *s->tensors);
 	if (s->tensors == NULL)
 		return fault_set(f, SAKIORI_ENOMEM, "no memory for the tensor table");
@@ -268,6 +307,8 @@ static int read_header(struct safetensors *s, struct fault *f)
 	if (text == NULL)
 		return fault_set(f, SAKIORI_ENOMEM, "no memory for a header of %" PRIu64 " bytes", n);
 	rc = read_at(s, 8, (size_t)n, text, f);
+	if (rc == 0)
+		rc = check_members(text, (size_t)n, f);
 	if (rc == 0)
 		rc = json_parse("header", 1, text, (size_t)n, &s->header, f);
 	free(text);

@@ -137,6 +137,25 @@ static void decode_q6_k(const uint8_t *in, float *out)
 	}
 }
 
+bool stored_type_finite(enum stored_type type, const void *in, size_t values)
+{
+	/* where a block's f16 scale lies, and whether an f16 minimum follows it */
+	size_t block = types[type].bytes, at = type == STORED_Q6_K ? block - 2 : 0;
+	bool minimum = type == STORED_Q4_1 || type == STORED_Q5_1 || type == STORED_Q4_K || type == STORED_Q5_K;
+	const uint8_t *p = in, *end = p + stored_type_bytes(type, values);
+	bool finite = true;
+	for (; p < end; p += block) {
+		if (type == STORED_F32)
+			finite &= (load_u16(p + 2) & 0x7f80) != 0x7f80;
+		else if (type == STORED_BF16)
+			finite &= (load_u16(p) & 0x7f80) != 0x7f80;
+		else
+			finite &= (load_u16(p + at) & 0x7c00) != 0x7c00 &&
+				  (!minimum || (load_u16(p + at + 2) & 0x7c00) != 0x7c00);
+	}
+	return finite;
+}
+
 void stored_type_decode(enum stored_type type, const void *in, size_t values, float *out)
 {
 	const uint8_t *p = in;

@@ -31,6 +31,8 @@ size_t stored_type_block(enum stored_type type);
 size_t stored_type_block_bytes(enum stored_type type);
 /* Bytes of `values` values; values must be a multiple of the block. */
 size_t stored_type_bytes(enum stored_type type, size_t values);
+/* Whether all of them are finite numbers: whole floats, or the scales and minima of blocks. */
+bool stored_type_finite(enum stored_type type, const void *in, size_t values);
 /* Decodes `values` values (a multiple of the block) of little-endian `in` into out; exact for every type.
  * `in` need not be aligned. */
 void stored_type_decode(enum stored_type type, const void *in, size_t values, float *out);

@@ -13,7 +13,8 @@
 struct chat {
 	const struct tokenizer *tokenizer;
 	struct jinja *template;
-	struct tm now;
+	time_t made;
+	struct tm now;     /* made, as a local time */
 	json_t *bos, *eos; /* the tokens' names; NULL: the model names none */
 	struct fault why;  /* where there is no template */
 };
@@ -48,8 +49,8 @@ int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f)
 		.template = template,
 		.bos = token_name(t, tokenizer_bos_name(t)),
 		.eos = token_name(t, tokenizer_eos(t))};
-	time_t now = time(NULL);
-	localtime_r(&now, &(*out)->now);
+	(*out)->made = time(NULL);
+	localtime_r(&(*out)->made, &(*out)->now);
 	return 0;
 }
 
@@ -68,6 +69,22 @@ void chat_free(struct chat *c)
 	json_decref(c->bos);
 	json_decref(c->eos);
 	free(c);
+}
+
+void chat_identity(const struct chat *c, uint8_t out[static HASH_SIZE])
+{
+	struct hash h;
+	hash_init(&h, "sakiori-chat");
+	const char *source = c->template != NULL ? tokenizer_chat_template(c->tokenizer) : "";
+	hash_update(&h, source, strlen(source) + 1);
+	for (int i = 0; i < 2; i++) {
+		const char *name = json_string_value(i ? c->eos : c->bos);
+		hash_update(&h, name != NULL ? name : "", name != NULL ? strlen(name) + 1 : 1);
+	}
+	/* another time, another text */
+	if (strstr(source, "strftime_now") != NULL)
+		hash_update(&h, &c->made, sizeof c->made);
+	hash_final(&h, out);
 }
 
 void labelled_tokens_mark(struct labelled_tokens *list, bool labelled)

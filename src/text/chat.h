@@ -25,6 +25,8 @@ int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f);
 /* A chat that refuses every conversation for this reason, so that it is said where a row needs a template. */
 struct chat *chat_refusing(const struct fault *why);
 void chat_free(struct chat *c);
+/* Digest of all that decides which tokens a conversation becomes, beside the tokenizer. */
+void chat_identity(const struct chat *c, uint8_t out[static HASH_SIZE]);
 
 /* Tokens with one flag each: 1 where the token itself is to be learned. Zero it before the first use. */
 struct labelled_tokens {

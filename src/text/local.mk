@@ -15,6 +15,7 @@ libtext_a_SOURCES = \
 	%D%/hugging_face.h %D%/hugging_face.c \
 	%D%/vocabulary.h %D%/vocabulary.c \
 	%D%/bpe.h %D%/bpe.c \
+	%D%/flat.h %D%/flat.c \
 	%D%/chat.h %D%/chat.c \
 	%D%/jinja.h %D%/jinja_private.h %D%/jinja.c \
 	%D%/jinja_lexer.c %D%/jinja_parser.c %D%/jinja_expression.c \
@@ -23,6 +24,9 @@ libtext_a_SOURCES = \
 	%D%/jinja_filters.c %D%/jinja_filters_list.c %D%/jinja_tests.c %D%/jinja_methods.c %D%/jinja_functions.c \
 	%D%/jsonl.h %D%/jsonl.c \
 	%D%/row.h %D%/row.c \
+	%D%/rows.h %D%/rows.c \
+	%D%/token_cache.h %D%/token_cache.c \
+	%D%/token_cache_folder.h %D%/token_cache_folder.c \
 	%D%/dataset.h %D%/dataset.c \
 	%D%/batch.h %D%/batch.c \
 	# end

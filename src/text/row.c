@@ -389,3 +389,10 @@ int row_encode(const struct row_encoder *e, const json_t *row, struct labelled_t
 	int rc = want_span(row, "text", &text, f);
 	return rc != 0 ? rc : encode_parts(e, (struct text_span){"", 0}, text, out, f);
 }
+
+int row_encode_flat(
+	const struct row_encoder *e, const struct flat_row *row, struct labelled_tokens *out, struct fault *f)
+{
+	const struct text_span none = {"", 0};
+	return encode_parts(e, row->prompt.data != NULL ? row->prompt : none, row->learned, out, f);
+}

@@ -154,6 +154,11 @@ int32_t tokenizer_bos(const struct tokenizer *t)
 	return t->bos;
 }
 
+void tokenizer_identity(const struct tokenizer *t, uint8_t out[static HASH_SIZE])
+{
+	memcpy(out, t->identity, HASH_SIZE);
+}
+
 int32_t tokenizer_bos_name(const struct tokenizer *t)
 {
 	return t->bos_name;

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "formats/gguf.h"
 #include "formats/model_file.h"
 
@@ -40,7 +41,8 @@ enum tokenizer_token_type {
 	TOKEN_BYTE = 6,
 };
 
-/* The metadata a tokenizer is built from, borrowed until tokenizer_new returns. Ids that the file lacks are -1. */
+/* The metadata a tokenizer is built from, borrowed until tokenizer_new returns. Ids that the file lacks are -1. All of it belongs into the
+ * identity (hash_source in tokenizer_gguf.c). */
 struct tokenizer_source {
 	struct gguf_text model;         /* "gpt2" or "llama" */
 	struct gguf_text pre;           /* of "gpt2": "gpt-2", "llama-bpe", "qwen2" or "smollm" */
@@ -85,6 +87,9 @@ int tokenizer_of_model(struct tokenizer **out, const struct model_file *mf, stru
 int tokenizer_of_path(struct tokenizer **out, const char *path, struct fault *f);
 void tokenizer_free(struct tokenizer *t);
 
+/* Digest of the source that t was built from: two tokenizers with equal ones give the same ids for the same text. */
+void tokenizer_identity(const struct tokenizer *t, uint8_t out[static HASH_SIZE]);
+
 /* Working memory of one thread: a match block, texts on their way, the merge heap and a bounded cache of words already
  * merged. */
 struct tokenizer_scratch *tokenizer_scratch_new(const struct tokenizer *t);
@@ -103,6 +108,7 @@ struct token_list {
 	size_t capacity;
 };
 void token_list_add(struct token_list *list, int32_t id);
+void token_list_append(struct token_list *list, const int32_t *ids, size_t count);
 void token_list_fini(struct token_list *list);
 
 /* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with

@@ -93,6 +93,33 @@ static int read_eos(struct folder *folder, struct tokenizer *t, const char *file
 	return rc;
 }
 
+static int hash_part(struct folder *folder, const char *file, size_t limit, struct hash *h, struct fault *f)
+{
+	uint8_t *data = NULL;
+	size_t size = 0;
+	int rc = has(folder, file) ? file_read(folder->name, limit, &data, &size, f) : 0;
+	const uint64_t bytes = size;
+	hash_update(h, &bytes, sizeof bytes);
+	if (rc == 0 && size > 0)
+		hash_update(h, data, size);
+	free(data);
+	return rc;
+}
+
+/* What was read of the two files, and what came out of the others. */
+static int set_identity(struct folder *folder, struct tokenizer *t, struct fault *f)
+{
+	const int32_t named[] = {t->bos, t->bos_name, t->eos, t->added_eos};
+	struct hash h;
+	hash_init(&h, "sakiori-tokenize");
+	int rc = hash_part(folder, "tokenizer.json", TOKENIZER_LIMIT, &h, f);
+	if (rc == 0)
+		rc = hash_part(folder, "tokenizer_config.json", OTHER_LIMIT, &h, f);
+	hash_update(&h, named, sizeof named);
+	hash_final(&h, t->identity);
+	return rc;
+}
+
 int tokenizer_from_folder(struct tokenizer **out, const char *directory, struct fault *f)
 {
 	*out = NULL;
@@ -119,6 +146,8 @@ int tokenizer_from_folder(struct tokenizer **out, const char *directory, struct 
 		rc = read_eos(&folder, t, "generation_config.json", f);
 	if (rc == 0)
 		rc = read_eos(&folder, t, "config.json", f);
+	if (rc == 0)
+		rc = set_identity(&folder, t, f);
 	json_decref(config);
 	if (rc != 0)
 		tokenizer_free(t);

@@ -151,6 +151,37 @@ static int add_tokens(struct tokenizer *t, const struct tokenizer_source *source
 	return 0;
 }
 
+static void hash_text(struct hash *h, struct gguf_text text)
+{
+	const uint64_t size = text.data != NULL ? text.size : UINT64_MAX;
+	hash_update(h, &size, sizeof size);
+	if (text.data != NULL)
+		hash_update(h, text.data, text.size);
+}
+
+static void hash_source(const struct tokenizer_source *s, uint8_t out[static HASH_SIZE])
+{
+	const uint64_t counts[] = {s->token_count, s->merge_count, s->token_types != NULL, s->scores != NULL,
+		s->add_bos, s->add_eos, s->add_space_prefix};
+	const int32_t named[] = {s->bos, s->eos, s->unknown, s->padding};
+	struct hash h;
+	hash_init(&h, "sakiori-tokenize");
+	hash_update(&h, counts, sizeof counts);
+	hash_update(&h, named, sizeof named);
+	hash_text(&h, s->model);
+	hash_text(&h, s->pre);
+	hash_text(&h, s->chat_template);
+	for (size_t i = 0; i < s->token_count; i++)
+		hash_text(&h, s->tokens[i]);
+	if (s->token_types != NULL)
+		hash_update(&h, s->token_types, s->token_count * sizeof *s->token_types);
+	if (s->scores != NULL)
+		hash_update(&h, s->scores, s->token_count * sizeof *s->scores);
+	for (size_t i = 0; i < s->merge_count; i++)
+		hash_text(&h, s->merges[i]);
+	hash_final(&h, out);
+}
+
 int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source, struct fault *f)
 {
 	*out = NULL;
@@ -188,6 +219,7 @@ int tokenizer_new(struct tokenizer **out, const struct tokenizer_source *source,
 		tokenizer_free(t);
 		return rc;
 	}
+	hash_source(source, t->identity);
 	t->bos = source->add_bos ? source->bos : -1;
 	t->bos_name = source->bos;
 	t->eos = source->eos;

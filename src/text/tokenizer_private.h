@@ -28,6 +28,7 @@ struct tokenizer {
 	int32_t bos, eos, added_eos; /* -1: none; bos: one that is added */
 	int32_t bos_name;            /* what is named BOS, added or not */
 	char *chat_template;
+	uint8_t identity[HASH_SIZE];
 };
 
 /* What BPE starts from and falls back to. */

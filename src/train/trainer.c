@@ -73,6 +73,8 @@ static int load_rows(struct trainer *t, const struct model_file *mf, const char 
 		.max_rows = most,
 		.progress = t->config.progress ? data_progress : NULL,
 		.progress_self = &t->config,
+		.threads = t->config.threads,
+		.cache = t->config.no_token_cache ? NULL : t->config.cache,
 	};
 	int rc = dataset_load(data, path, tokenizer, chat, &options, f);
 	return rc ? rc : make_sampler(t, *data, batch_rows, sampler, f);
@@ -345,19 +347,22 @@ int trainer_step(struct trainer *t, struct step_stats *stats, struct fault *f)
 	double start = now(), sum;
 	if (!t->data)
 		return fault_set(f, SAKIORI_EINVAL, "opened without training rows");
+	int rc = dataset_check(t->data, f);
+	if (rc)
+		return rc;
 	sampler_step(t->sampler, t->optim.step, &list);
 	optim_begin(&t->optim);
 	model_begin_step(&t->model, t->optim.step);
 	model_reset_loss(&t->model);
 	for (size_t i = 0; i < list.count; i++) {
-		int rc = check_cancelled(t, f);
+		rc = check_cancelled(t, f);
 		if (rc)
 			return rc;
 		/* The mean over the step's labelled tokens, wherever the micro-batches are cut. */
 		model_differentiate(
 			&t->model, &list.batches[i], t->adapter, t->optim.gradient, 1.0f / (float)list.labelled);
 	}
-	int rc = model_read_loss(&t->model, &sum, f);
+	rc = model_read_loss(&t->model, &sum, f);
 	if (rc)
 		return rc;
 	*stats = (struct step_stats){
@@ -392,9 +397,12 @@ static int evaluate(struct trainer *t, const float *adapter, struct eval_stats *
 	model_reset_loss(&t->model);
 	for (uint64_t part = 0; part < sampler_parts(t->eval_sampler); part++) {
 		struct batch_list list;
+		int rc = dataset_check(t->eval, f);
+		if (rc)
+			return rc;
 		sampler_part(t->eval_sampler, part, &list);
 		for (size_t i = 0; i < list.count; i++) {
-			int rc = check_cancelled(t, f);
+			rc = check_cancelled(t, f);
 			if (rc)
 				return rc;
 			model_evaluate(&t->model, &list.batches[i], adapter, t->correct);

@@ -59,9 +59,11 @@ struct trainer_config {
 	const char *device;          /* "cpu" or "cuda[:N]" */
 	enum memory_mode memory;     /* MEMORY_MODES: the first that fits the device */
 	enum variants_mode variants; /* orders of the adapter's products */
-	const char
-		*cache; /* folder where what was measured of a device is kept from run to run; NULL: nothing is kept */
-	bool shuffle;   /* another order of the rows each epoch; false: file order */
+	const char *
+		cache; /* folder where what was measured of a device, and large data tokenized (text/dataset.h), is kept
+			   from run to run; NULL: nothing is kept */
+	bool no_token_cache; /* tokens are held in memory, whatever the data's size */
+	bool shuffle;        /* another order of the rows each epoch; false: file order */
 	enum trainer_overlong overlong;
 	bool deterministic;
 	/* Called while opening, on the opening thread: `what` is "model" or "data", done of total in bytes. May be

@@ -73,3 +73,26 @@ expect 1 '\-\-first 9 is beyond' "$sakiori" data inspect --model "$model" --data
 echo '{"text": "secret' >"$work/bad.jsonl"
 expect 1 'bad.jsonl:1:' "$sakiori" data stats --model "$model" --data "$work/bad.jsonl"
 if grep -q secret "$work/stderr"; then fail "an error quotes the row"; fi
+
+# A large file is tokenized once; what is learned of it is the same from the cache, out of a damaged one, and without.
+export XDG_CACHE_HOME="$work/cache"
+tokens=$XDG_CACHE_HOME/sakiori/tokens
+awk 'BEGIN { for (i = 0; i < 40000; i++) printf "{\"prompt\": \"warp %d of the old cloth that was torn\", \"completion\": \" weft %d and another strip of it\"}\n", i, i * 7 }' >"$work/large.jsonl"
+train() {
+	out=$1
+	shift
+	"$sakiori" train --model "$model" --data "$work/large.jsonl" --out "$work/$out" --base-dtype f32 --seq 64 --steps 2 --threads 1 --json "$@" >"$work/$out.json" 2>"$work/$out.log" ||
+		fail "$out: $(cat "$work/$out.log")"
+	grep '"step"' "$work/$out.json" | grep '"loss"' | sed 's/"tokens_per_second":[^,]*,//' >"$work/$out.steps"
+	cmp -s "$work/$out.steps" "$work/without.steps" || fail "$out: another training than without a cache"
+}
+train without --no-token-cache
+[ ! -e "$tokens" ] || fail "--no-token-cache left $tokens"
+train first
+file=$(ls "$tokens"/*.tokens)
+[ "$(stat -c %a "$file")" = 600 ] || fail "$file is not private"
+train second
+[ "$(ls "$tokens"/*)" = "$file" ] || fail "not the same file: $(ls "$tokens")"
+printf 'x' | dd of="$file" bs=1 seek=5000 conv=notrunc 2>/dev/null
+train damaged
+grep -q 'token_cache_refused.*its tokens do not have the digest\|token_cache_refused.*outside the vocabulary' "$work/damaged.log" || fail "no word of the damage: $(cat "$work/damaged.log")"
