@@ -21,8 +21,8 @@ struct candidate {
 	int32_t result;
 };
 
-/* Words are few and come again: a table of those already merged, two for each hash, which share a line of the cache. */
-enum { CACHE_SLOTS = 1 << 16, CACHED_BYTES = 16, CACHED_TOKENS = 3, KEY_WORDS = CACHED_BYTES / 8, LINE_BYTES = 64 };
+/* Words are few and come again: a table of those already merged, two for each hash, each in a line of the processor's cache. */
+enum { CACHE_SLOTS = 1 << 18, CACHED_BYTES = 24, CACHED_TOKENS = 8, KEY_WORDS = CACHED_BYTES / 8, LINE_BYTES = 64 };
 struct cached_word {
 	uint64_t key[KEY_WORDS]; /* the word's bytes, and zeros */
 	int32_t ids[CACHED_TOKENS];
@@ -35,7 +35,8 @@ struct bpe_scratch {
 	struct candidate *heap;
 	size_t capacity; /* symbols; the heap holds twice as many */
 	size_t heap_size;
-	struct cached_word *cache;
+	struct cached_word *cache; /* within cache_memory, at a multiple of LINE_BYTES */
+	char *cache_memory;
 };
 
 /* Memory that a long word took is given back above this many symbols. */
@@ -178,11 +179,11 @@ void bpe_add(struct bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t 
 struct bpe_scratch *bpe_scratch_new(void)
 {
 	struct bpe_scratch *s = must_calloc(1, sizeof *s);
-	_Static_assert(2 * sizeof *s->cache == LINE_BYTES, "a pair is a line");
-	s->cache = aligned_alloc(LINE_BYTES, CACHE_SLOTS * sizeof *s->cache);
-	if (s->cache == NULL)
-		abort();
-	memset(s->cache, 0, CACHE_SLOTS * sizeof *s->cache);
+	_Static_assert(sizeof(struct cached_word) == LINE_BYTES, "a word is a line");
+	/* so much zeroed memory comes from the kernel page by page, as words come */
+	s->cache_memory = must_calloc(CACHE_SLOTS + 1, LINE_BYTES);
+	s->cache =
+		(struct cached_word *)(void *)(s->cache_memory + LINE_BYTES - (uintptr_t)s->cache_memory % LINE_BYTES);
 	return s;
 }
 
@@ -200,7 +201,7 @@ void bpe_scratch_free(struct bpe_scratch *s)
 	if (s == NULL)
 		return;
 	release_word(s);
-	free(s->cache);
+	free(s->cache_memory);
 	free(s);
 }
 
