@@ -14,7 +14,6 @@
 #define PLANS_MAX 4096             /* about 14 shapes, 12 powers of two, and room */
 #define PLAN_SLOTS (4 * PLANS_MAX) /* of the hash table */
 #define LARGEST_PIECE 2048         /* tokens in one product */
-#define LAYOUTS_MAX 64             /* of panels; beyond that all are dropped and made again as they come */
 
 /* oneDNN's objects for one thread's execution of a plan: handles are set at each run. */
 struct gemm_lane {
@@ -29,13 +28,6 @@ struct gemm_plan {
 	struct gemm_lane *lane;
 };
 
-/* The layout of panels (k, n). */
-struct panel_layout {
-	size_t k, n;
-	enum dtype type;
-	struct gemm_layout layout;
-};
-
 struct gemm_engine {
 	dnnl_engine_t engine;
 	dnnl_stream_t *stream; /* one a thread */
@@ -44,8 +36,6 @@ struct gemm_engine {
 	size_t solo_scratch_bytes;
 	size_t plans;
 	struct gemm_plan *slot[PLAN_SLOTS];
-	size_t layouts;
-	struct panel_layout panel[LAYOUTS_MAX];
 };
 
 static dnnl_data_type_t data_type(uint32_t type)
@@ -121,21 +111,11 @@ static void plans_drop(struct gemm_engine *e)
 	e->plans = 0;
 }
 
-static void layouts_drop(struct gemm_engine *e)
-{
-	for (size_t i = 0; i < e->layouts; i++) {
-		free(e->panel[i].layout.k_offset);
-		free(e->panel[i].layout.n_offset);
-	}
-	e->layouts = 0;
-}
-
 void gemm_engine_free(struct device *d, struct gemm_engine *e)
 {
 	if (!e)
 		return;
 	plans_drop(e);
-	layouts_drop(e);
 	for (unsigned i = 0; i < e->threads; i++) {
 		if (e->stream)
 			dnnl_stream_destroy(e->stream[i]);
@@ -226,27 +206,6 @@ bool gemm_layout(struct device *d, size_t k, size_t n, enum dtype type, struct g
 	for (size_t i = 0; i < n; i++)
 		out->n_offset[i] = blocked_offset(&m, 1, i);
 	return true;
-}
-
-const struct gemm_layout *gemm_panel_layout(struct device *d, size_t k, size_t n, enum dtype type)
-{
-	struct gemm_engine *e = d->fault.code ? NULL : engine_get(d);
-	if (!e)
-		return NULL;
-	for (size_t i = 0; i < e->layouts; i++)
-		if (e->panel[i].k == k && e->panel[i].n == n && e->panel[i].type == type)
-			return &e->panel[i].layout;
-	if (e->layouts == LAYOUTS_MAX)
-		layouts_drop(e);
-	struct panel_layout *p = &e->panel[e->layouts];
-	*p = (struct panel_layout){.k = k, .n = n, .type = type};
-	if (!gemm_layout(d, k, n, type, &p->layout)) {
-		free(p->layout.k_offset);
-		free(p->layout.n_offset);
-		return NULL;
-	}
-	e->layouts++;
-	return &p->layout;
 }
 
 static dnnl_status_t make_memory(dnnl_memory_t *out, const dnnl_memory_desc_t *m, dnnl_engine_t e)

@@ -36,9 +36,6 @@ struct gemm_layout {
 bool gemm_has_bf16(void);
 /* Fills the layout for b (k, n) of `type`; true, or false after recording the failure. Free both tables with free(). */
 bool gemm_layout(struct device *d, size_t k, size_t n, enum dtype type, struct gemm_layout *out);
-/* The same, kept by the device until it closes; NULL after recording the failure. For the panels of packed weights, of which there are few
- * sizes. */
-const struct gemm_layout *gemm_panel_layout(struct device *d, size_t k, size_t n, enum dtype type);
 /* The plan for a shape; NULL after recording the failure. Valid until the next gemm_plan() call that is not in the same operation:
  * call gemm_plans_trim() at the start of an operation. */
 const struct gemm_plan *gemm_plan(struct device *d, const struct gemm_shape *shape);

@@ -194,125 +194,65 @@ void weight_packed_free(struct device *d, struct packed_rows *p)
 
 /* ---- panels ---- */
 
-/* A panel of W in oneDNN's layout: forward b (cols, width) of rows first .. first+width-1, backward b (rows, width) of those columns. */
+/* A panel of W in the type of activations: forward its rows first .. first+width-1, (width, cols); backward those columns of all rows, (rows,
+ * width). */
 struct panel {
 	const struct packed_rows *from;
-	const struct gemm_layout *layout;
 	size_t first, width, cols;
+	bool backward;
 	void *out;
 };
 
-/* Whether the layout keeps rows 2i and 2i+1 of b side by side, as products of bf16 want them. */
-static bool in_pairs(const struct gemm_layout *l, size_t k)
+/* Elements `col` to col+count of row `row` of the panel. */
+static inline void unpack_piece(const struct panel *p, size_t row, size_t col, size_t count, float *out)
 {
-	for (size_t i = 0; i + 1 < k; i += 2)
-		if (l->k_offset[i + 1] != l->k_offset[i] + 1 || l->k_offset[i] % 2)
-			return false;
-	return k % 2 == 0;
+	if (p->backward)
+		unpack_blocks(p->from, row, p->first + col, count, out);
+	else
+		unpack_blocks(p->from, p->first + row, col, count, out);
 }
 
-static inline uint32_t bf16_pair(float low, float high)
-{
-	return simd_store_bf16(low) | (uint32_t)simd_store_bf16(high) << 16;
-}
-
-static SIMD_CLONES void forward_pairs(void *args, size_t begin, size_t end, unsigned thread)
+static SIMD_CLONES void unpack_bf16(void *args, size_t begin, size_t end, unsigned thread)
 {
 	const struct panel *p = args;
-	uint32_t *out = p->out;
+	uint16_t *out = p->out;
 	float x[PIECE];
 	(void)thread;
 	for (size_t row = begin; row < end; row++)
 		for (size_t col = 0; col < p->cols; col += PIECE) {
 			size_t count = p->cols - col < PIECE ? p->cols - col : PIECE;
-			const size_t *k = p->layout->k_offset + col, n = p->layout->n_offset[row];
-			unpack_blocks(p->from, p->first + row, col, count, x);
-			for (size_t i = 0; i < count; i += 2)
-				out[(k[i] + n) / 2] = bf16_pair(x[i], x[i + 1]);
+			unpack_piece(p, row, col, count, x);
+			for (size_t i = 0; i < count; i++)
+				out[row * p->cols + col + i] = simd_store_bf16(x[i]);
 		}
 }
 
-/* begin and end count pairs of rows. */
-static SIMD_CLONES void backward_pairs(void *args, size_t begin, size_t end, unsigned thread)
+static SIMD_CLONES void unpack_f32(void *args, size_t begin, size_t end, unsigned thread)
 {
 	const struct panel *p = args;
-	uint32_t *out = p->out;
-	float low[PIECE], high[PIECE];
-	(void)thread;
-	for (size_t pair = begin; pair < end; pair++)
-		for (size_t col = 0; col < p->width; col += PIECE) {
-			size_t count = p->width - col < PIECE ? p->width - col : PIECE;
-			const size_t *n = p->layout->n_offset + col, k = p->layout->k_offset[2 * pair];
-			unpack_blocks(p->from, 2 * pair, p->first + col, count, low);
-			unpack_blocks(p->from, 2 * pair + 1, p->first + col, count, high);
-			for (size_t i = 0; i < count; i++)
-				out[(k + n[i]) / 2] = bf16_pair(low[i], high[i]);
-		}
-}
-
-static void store(const struct panel *p, bool bf16, size_t k, size_t n, float x)
-{
-	size_t at = p->layout->k_offset[k] + p->layout->n_offset[n];
-	if (bf16)
-		((uint16_t *)p->out)[at] = simd_store_bf16(x);
-	else
-		((float *)p->out)[at] = x;
-}
-
-struct any_panel {
-	struct panel p;
-	bool backward, bf16;
-};
-
-/* Any layout and type. begin and end count rows of W. */
-static void unpack_any(void *args, size_t begin, size_t end, unsigned thread)
-{
-	const struct any_panel *a = args;
-	const struct panel *p = &a->p;
-	const size_t across = a->backward ? p->width : p->cols;
-	float x[PIECE];
+	float *out = p->out;
 	(void)thread;
 	for (size_t row = begin; row < end; row++)
-		for (size_t col = 0; col < across; col += PIECE) {
-			size_t count = across - col < PIECE ? across - col : PIECE;
-			unpack_blocks(p->from, a->backward ? row : p->first + row, a->backward ? p->first + col : col,
-				count, x);
-			for (size_t i = 0; i < count; i++)
-				store(p, a->bf16, a->backward ? row : col + i, a->backward ? col + i : row, x[i]);
-		}
-}
-
-/* Threads write whole lines of the layout where each takes a multiple of 64 rows. */
-static void unpack_panel(struct device *d, const struct panel *p, bool backward, size_t k, size_t padded_bytes)
-{
-	size_t rows = backward ? k : p->width;
-	if (padded_bytes)
-		memset(p->out, 0, padded_bytes);
-	if (d->act == DTYPE_BF16 && in_pairs(p->layout, k))
-		cpu_run(d, backward ? rows / 2 : rows, backward ? 32 : 64, backward ? backward_pairs : forward_pairs,
-			(void *)(uintptr_t)p);
-	else
-		cpu_run(d, rows, 64, unpack_any,
-			&(struct any_panel){.p = *p, .backward = backward, .bf16 = d->act == DTYPE_BF16});
+		unpack_piece(p, row, 0, p->cols, out + row * p->cols);
 }
 
 void weight_packed_product(struct device *d, const struct packed_rows *from, bool backward, const struct gemm_shape *s,
 	const void *a, const float *bias, void *c)
 {
 	struct gemm_shape shape = *s;
-	size_t width = PANEL_ELEMENTS / s->k / PANEL_STEP * PANEL_STEP, element = dtype_size(d->act);
+	size_t width = PANEL_ELEMENTS / s->k / PANEL_STEP * PANEL_STEP;
 	width = width ? width : PANEL_STEP;
 	shape.b_type = d->act;
-	shape.flags |= GEMM_PACKED;
 	for (size_t first = 0; first < s->n && !d->fault.code; first += width) {
 		shape.n = s->n - first < width ? s->n - first : width;
-		const struct gemm_layout *layout = gemm_panel_layout(d, s->k, shape.n, d->act);
-		struct panel p = {.from = from, .layout = layout, .first = first, .width = shape.n, .cols = s->k};
-		p.out = layout ? cpu_scratch(d, SCRATCH_PANEL, layout->bytes) : NULL;
+		shape.b_row = backward ? shape.n : 1;
+		shape.b_col = backward ? 1 : s->k;
+		struct panel p = {.from = from, .first = first, .width = shape.n, .backward = backward};
+		p.cols = backward ? shape.n : s->k;
+		p.out = cpu_scratch(d, SCRATCH_PANEL, shape.n * s->k * d->act_size);
 		if (!p.out)
 			return;
-		bool padded = layout->bytes > s->k * shape.n * element;
-		unpack_panel(d, &p, backward, s->k, padded ? layout->bytes : 0);
+		cpu_run(d, backward ? s->k : shape.n, 16, d->act == DTYPE_BF16 ? unpack_bf16 : unpack_f32, &p);
 		gemm_tokens(d, &shape, a, p.out, bias ? bias + first : NULL, (char *)c + first * dtype_size(s->c_type));
 	}
 }
