@@ -34,7 +34,7 @@ def model_files(folder):
     refuses(1, r"version", *train(variant("version", whole[:4] + (9).to_bytes(4, "little") + whole[8:])))
     refuses(1, r"count|tensors|limit", *train(variant("count", whole[:8] + b"\xff" * 8 + whole[16:])))
     refuses(1, r"none\.gguf", *train(f"{folder}/none.gguf"))
-    refuses(1, r"regular file", *train(folder))
+    refuses(1, r"holds no config.json", *train(folder))
 
 
 def data_files(folder):
