@@ -70,11 +70,7 @@ int train_samples_open(struct train_samples *s, const struct train_options *o, s
 	if (rc)
 		return rc;
 	size_t context = model_file_shape(mf)->context;
-	if (!model_file_metadata(mf))
-		rc = fault_set(f, SAKIORI_EUNSUPPORTED, "%s has no tokenizer to read a prompt with; use a GGUF file",
-			o->model);
-	if (!rc)
-		rc = tokenizer_from_gguf(&s->tokenizer, model_file_metadata(mf), f);
+	rc = tokenizer_of_model(&s->tokenizer, mf, f);
 	model_file_close(mf);
 	if (!rc)
 		rc = encode_all(s, o, &longest, f);

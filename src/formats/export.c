@@ -243,9 +243,8 @@ int export_gguf_merged(const struct export *e, const char *path, struct fault *f
 {
 	if (model_file_metadata(e->model) == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"a merged GGUF takes its tokenizer from the base's GGUF, and this base is none; write a "
-			"folder, "
-			"and convert that");
+			"a merged GGUF takes its tokenizer from the base's GGUF, and this base is none: merge the "
+			"adapter with peft, or write it alone");
 	size_t count = model_file_tensor_count(e->model);
 	struct gguf_tensor *tensors = must_calloc(count + 1, sizeof *tensors);
 	char(*names)[MODEL_GGUF_NAME_SIZE] = must_calloc(count, sizeof *names);

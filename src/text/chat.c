@@ -13,8 +13,7 @@
 struct chat {
 	const struct tokenizer *tokenizer;
 	struct jinja *template;
-	time_t made;
-	struct tm now;     /* made, as a local time */
+	struct tm now;
 	json_t *bos, *eos; /* the tokens' names; NULL: the model names none */
 	struct fault why;  /* where there is no template */
 };
@@ -49,8 +48,8 @@ int chat_new(struct chat **out, const struct tokenizer *t, struct fault *f)
 		.template = template,
 		.bos = token_name(t, tokenizer_bos_name(t)),
 		.eos = token_name(t, tokenizer_eos(t))};
-	(*out)->made = time(NULL);
-	localtime_r(&(*out)->made, &(*out)->now);
+	time_t now = time(NULL);
+	localtime_r(&now, &(*out)->now);
 	return 0;
 }
 
@@ -81,9 +80,10 @@ void chat_identity(const struct chat *c, uint8_t out[static HASH_SIZE])
 		const char *name = json_string_value(i ? c->eos : c->bos);
 		hash_update(&h, name != NULL ? name : "", name != NULL ? strlen(name) + 1 : 1);
 	}
-	/* another time, another text */
+	/* another day, another text: templates print dates */
+	const int day[] = {c->now.tm_year, c->now.tm_yday};
 	if (strstr(source, "strftime_now") != NULL)
-		hash_update(&h, &c->made, sizeof c->made);
+		hash_update(&h, day, sizeof day);
 	hash_final(&h, out);
 }
 

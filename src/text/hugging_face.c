@@ -181,7 +181,10 @@ int hugging_face_describe(const struct model_file *model, enum stored_type type,
 	const struct gguf *g = model_file_metadata(model);
 	const struct model_shape *s = model_file_shape(model);
 	if (g == NULL)
-		return fault_set(f, SAKIORI_EUNSUPPORTED, "the model brings no tokenizer that could go with it");
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"%s is no GGUF file, and a merged model is made from one: merge the adapter with peft, or "
+			"write it alone",
+			model_file_path(model));
 	if (strcmp(s->architecture, "llama") != 0 || s->window != 0)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
 			"a folder is described for Llama models without a window, and this is %s: write a GGUF, or the "

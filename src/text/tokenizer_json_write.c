@@ -157,6 +157,10 @@ static int put_model(const struct tokenizer_source *s, bool whole_words, struct 
 int tokenizer_json_write(const struct tokenizer_source *s, struct writer *out, struct fault *f)
 {
 	const struct family *family = NULL;
+	if (s->model.size != 4 || memcmp(s->model.data, "gpt2", 4) != 0)
+		return fault_set(f, SAKIORI_EUNSUPPORTED,
+			"a tokenizer of kind '%.*s' cannot be written as tokenizer.json; byte-level BPE (gpt2) can",
+			(int)(s->model.size < 40 ? s->model.size : 40), s->model.size > 0 ? s->model.data : "");
 	for (size_t i = 0; i < sizeof families / sizeof *families; i++)
 		if (strlen(families[i].pre) == s->pre.size && memcmp(s->pre.data, families[i].pre, s->pre.size) == 0)
 			family = &families[i];

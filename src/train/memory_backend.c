@@ -157,7 +157,8 @@ static void cpu_working_space(const struct memory_request *r, struct memory_brea
 	out->lora = r->layout->rank * (inputs * (act + 4) + outputs * act) + r->tokens * 3 * r->layout->rank * act;
 	/* weight_packed.c: a panel, at least 64 wide. */
 	if (r->storage == WEIGHT_NF4 || r->storage == WEIGHT_STORED)
-		out->products = larger(256 * 1024, larger(inputs, outputs) * 64) * act;
+		out->products =
+			larger(256 * 1024, larger(inputs, larger(2 * w->ffn, w->query + 2 * w->key)) * 64) * act;
 	if (r->merged)
 		out->lora += larger(w->query + 2 * w->key, 2 * w->ffn) * w->hidden * act;
 }
