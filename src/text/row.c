@@ -368,7 +368,8 @@ int row_encode(const struct row_encoder *e, const json_t *row, struct labelled_t
 {
 	if (e->tokenizer == NULL && json_object_get(row, "input_ids") == NULL)
 		return fault_set(f, SAKIORI_EUNSUPPORTED,
-			"expected \"input_ids\", since the model brings no tokenizer that is read; text needs one");
+			"expected \"input_ids\", since the model brings no tokenizer (a folder needs a tokenizer.json "
+			"for text)");
 	if (e->tokenizer == NULL)
 		return encode_tokens(e, row, out, f);
 	if (json_object_get(row, "messages") != NULL)
