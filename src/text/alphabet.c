@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "text/alphabet.h"
 
+#include <string.h>
+
+#include "text/utf8.h"
+
 enum { MOVED = 0x100 }; /* the first letter of those bytes that do not stand for themselves */
 
 static bool stands_for_itself(unsigned byte)
@@ -22,13 +26,10 @@ size_t alphabet_letter(uint8_t byte, char out[static 2])
 	unsigned letter = byte;
 	if (!stands_for_itself(byte))
 		letter = MOVED + (byte < 33 ? byte : byte < 161 ? byte - 127u + 33 : 67);
-	if (letter < 0x80) {
-		out[0] = (char)letter;
-		return 1;
-	}
-	out[0] = (char)(0xc0 | letter >> 6);
-	out[1] = (char)(0x80 | (letter & 0x3f));
-	return 2;
+	char bytes[4];
+	size_t size = utf8_encode((int32_t)letter, bytes);
+	memcpy(out, bytes, size);
+	return size;
 }
 
 bool alphabet_decode(const char *text, size_t size, char *out, size_t *bytes)

@@ -66,17 +66,10 @@ static bool take_code(struct cursor *c)
 	}
 	if (code == 0 || (code >= 0xd800 && code < 0xe000))
 		return false;
-	if (code < 0x80) {
-		*c->out++ = (char)code;
-		return true;
-	}
-	if (code >= 0x800) {
-		*c->out++ = (char)(0xe0 | code >> 12);
-		*c->out++ = (char)(0x80 | (code >> 6 & 0x3f));
-	} else {
-		*c->out++ = (char)(0xc0 | code >> 6);
-	}
-	*c->out++ = (char)(0x80 | (code & 0x3f));
+	char character[4];
+	size_t size = utf8_encode((int32_t)code, character);
+	memcpy(c->out, character, size);
+	c->out += size;
 	return true;
 }
 

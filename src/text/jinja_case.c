@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 /* first, first + step, ..., last become another character, delta away. */
 struct mapping {
@@ -237,7 +238,7 @@ bool jinja_is_case(const struct jinja_string *t, bool upper)
 {
 	bool some = false;
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		uint32_t c = jinja_decode(t->data + at, &bytes);
+		uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 		if (upper ? is_lower(c) : is_upper(c))
 			return false;
 		some |= upper ? is_upper(c) : is_lower(c);
@@ -259,15 +260,15 @@ static bool is_final(const struct jinja_string *t, size_t at, size_t bytes)
 	do
 		before--;
 	while (before > 0 && ((uint8_t)t->data[before] & 0xc0) == 0x80);
-	uint32_t previous = jinja_decode(t->data + before, &n);
-	uint32_t next = at + bytes < t->size ? jinja_decode(t->data + at + bytes, &n) : ' ';
+	uint32_t previous = (uint32_t)utf8_decode(t->data + before, &n);
+	uint32_t next = at + bytes < t->size ? (uint32_t)utf8_decode(t->data + at + bytes, &n) : ' ';
 	return (is_upper(previous) || is_lower(previous)) && !is_upper(next) && !is_lower(next);
 }
 
 static void put_lower(struct jinja_state *s, struct jinja_builder *b, const struct jinja_string *t, size_t at)
 {
 	size_t bytes;
-	uint32_t c = jinja_decode(t->data + at, &bytes);
+	uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 	if (c == 0x130) /* I with a dot: i and a combining dot */
 		jinja_put(s, b, "i\xcc\x87", 3, mark_of(t, at));
 	else
@@ -279,7 +280,7 @@ static void put_upper(struct jinja_state *s, struct jinja_builder *b, const stru
 {
 	size_t bytes;
 	uint32_t upper[3];
-	size_t count = jinja_upper(jinja_decode(t->data + at, &bytes), upper);
+	size_t count = jinja_upper((uint32_t)utf8_decode(t->data + at, &bytes), upper);
 	for (size_t i = 0; i < count; i++)
 		jinja_put_character(s, b, upper[i], mark_of(t, at));
 }
@@ -288,7 +289,7 @@ static void put_upper(struct jinja_state *s, struct jinja_builder *b, const stru
 static void put_title(struct jinja_state *s, struct jinja_builder *b, const struct jinja_string *t, size_t at)
 {
 	size_t bytes;
-	uint32_t upper[3], c = jinja_decode(t->data + at, &bytes);
+	uint32_t upper[3], c = (uint32_t)utf8_decode(t->data + at, &bytes);
 	bool digraph = (c >= 0x1c4 && c <= 0x1cc) || (c >= 0x1f1 && c <= 0x1f3) || (c >= 0x1f80 && c <= 0x1fff);
 	bool georgian = c >= 0x10d0 && c <= 0x10ff;
 	if (digraph || (jinja_upper(c, upper) > 1 && c != 0xdf))
@@ -310,7 +311,7 @@ struct jinja_value jinja_recase(struct jinja_state *s, const struct jinja_string
 	struct jinja_builder b = {0};
 	bool first = true; /* of the text, or of a word */
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		uint32_t c = jinja_decode(t->data + at, &bytes);
+		uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 		if (to == JINJA_UPPER || (to == JINJA_TITLE && first))
 			put_upper(s, &b, t, at);
 		else if (to == JINJA_LOWER || !first)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 enum { MAX_BRACKETS = 256 };
 
@@ -58,7 +59,7 @@ static const char *skip_space(const struct lexer *l, const char *p)
 {
 	while (p < l->end) {
 		size_t bytes;
-		if (!jinja_is_space(jinja_decode(p, &bytes)))
+		if (!jinja_is_space((uint32_t)utf8_decode(p, &bytes)))
 			break;
 		p += bytes;
 	}
@@ -396,7 +397,7 @@ static const char *normalize(struct jinja_state *s, const char *source, size_t s
 
 struct jinja_token *jinja_lex(struct jinja_state *s, const char *source, size_t size)
 {
-	size_t valid = jinja_valid_utf8(source, size);
+	size_t valid = utf8_valid_prefix(source, size);
 	if (valid != size)
 		jinja_fail(s, SAKIORI_EFORMAT, "byte %zu is not UTF-8", valid);
 	const char *text = normalize(s, source, size, &size);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 #define METHOD(name) JINJA_FUNCTION_NAMED(name)
 
@@ -170,7 +171,7 @@ METHOD(is_space)
 	const struct jinja_string *t = self.string;
 	bool space = t->size > 0;
 	for (size_t at = 0, bytes; at < t->size && space; at += bytes)
-		space = jinja_is_space(jinja_decode(t->data + at, &bytes));
+		space = jinja_is_space((uint32_t)utf8_decode(t->data + at, &bytes));
 	return jinja_boolean(space);
 }
 

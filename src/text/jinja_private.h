@@ -250,11 +250,6 @@ bool jinja_is_text(struct jinja_value v, const char *text);
 /* Characters; byte offset of character n, at most the size. */
 size_t jinja_characters(const struct jinja_string *t);
 size_t jinja_offset(const struct jinja_string *t, size_t n);
-/* The character at p (p < end) and its bytes; the text is UTF-8. */
-uint32_t jinja_decode(const char *p, size_t *bytes);
-size_t jinja_encode(uint32_t c, char out[static 4]);
-/* Bytes of UTF-8 before the first that is none. */
-size_t jinja_valid_utf8(const char *data, size_t size);
 /* First place of `what` at or after `from`, or SIZE_MAX; and the last that ends at or before `to`. */
 size_t jinja_find(struct jinja_state *s, const struct jinja_string *in, const struct jinja_string *what, size_t from);
 size_t jinja_find_last(

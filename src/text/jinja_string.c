@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 enum { BYTES_PER_STEP = 64 };
 
@@ -33,55 +34,9 @@ bool jinja_is_text(struct jinja_value v, const char *text)
 	       memcmp(v.string->data, text, v.string->size) == 0;
 }
 
-uint32_t jinja_decode(const char *p, size_t *bytes)
-{
-	const uint8_t *u = (const uint8_t *)p;
-	if (u[0] < 0x80) {
-		*bytes = 1;
-		return u[0];
-	}
-	*bytes = u[0] >= 0xf0 ? 4 : u[0] >= 0xe0 ? 3 : 2;
-	uint32_t c = u[0] & (0x7fu >> *bytes);
-	for (size_t i = 1; i < *bytes; i++)
-		c = c << 6 | (u[i] & 0x3f);
-	return c;
-}
-
-size_t jinja_encode(uint32_t c, char out[static 4])
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-	for (size_t i = n - 1; i > 0; i--, c >>= 6)
-		out[i] = (char)(0x80 | (c & 0x3f));
-	out[0] = (char)(uint8_t)((0xf00u >> n) | c);
-	return n;
-}
-
 static bool is_continuation(char c)
 {
 	return ((uint8_t)c & 0xc0) == 0x80;
-}
-
-size_t jinja_valid_utf8(const char *data, size_t size)
-{
-	for (size_t at = 0, bytes; at < size; at += bytes) {
-		uint8_t first = (uint8_t)data[at];
-		bytes = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-		if ((first >= 0x80 && first < 0xc2) || first > 0xf4 || bytes > size - at)
-			return at;
-		for (size_t i = 1; i < bytes; i++)
-			if (!is_continuation(data[at + i]))
-				return at;
-		size_t again;
-		uint32_t c = jinja_decode(data + at, &again);
-		if ((bytes == 3 && c < 0x800) || (bytes == 4 && c < 0x10000) || c > 0x10ffff ||
-			(c >= 0xd800 && c < 0xe000))
-			return at;
-	}
-	return size;
 }
 
 size_t jinja_characters(const struct jinja_string *t)
@@ -96,7 +51,7 @@ size_t jinja_offset(const struct jinja_string *t, size_t n)
 {
 	size_t at = 0, bytes;
 	for (; n > 0 && at < t->size; n--, at += bytes)
-		jinja_decode(t->data + at, &bytes);
+		utf8_decode(t->data + at, &bytes);
 	return at;
 }
 
@@ -130,15 +85,14 @@ size_t jinja_find_last(struct jinja_state *s, const struct jinja_string *in, con
 
 bool jinja_is_space(uint32_t c)
 {
-	return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-	       (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+	return utf8_is_space((int32_t)c) || (c >= 0x1c && c <= 0x1f);
 }
 
 /* Is the character at t[at] one that is stripped? */
 static bool stripped(const struct jinja_string *t, size_t at, const struct jinja_string *chars)
 {
 	size_t bytes;
-	uint32_t c = jinja_decode(t->data + at, &bytes);
+	uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 	if (chars == NULL)
 		return jinja_is_space(c);
 	return memmem(chars->data, chars->size, t->data + at, bytes) != NULL;
@@ -151,7 +105,7 @@ struct jinja_value jinja_strip(
 	if (chars != NULL && chars->size == 0)
 		return jinja_string_value(t);
 	while (left && begin < end && stripped(t, begin, chars)) {
-		jinja_decode(t->data + begin, &bytes);
+		utf8_decode(t->data + begin, &bytes);
 		begin += bytes;
 	}
 	while (right && end > begin) {
@@ -184,7 +138,7 @@ struct jinja_value jinja_replace(struct jinja_state *s, const struct jinja_strin
 		if (at == t->size)
 			break;
 		size_t bytes;
-		jinja_decode(t->data + at, &bytes);
+		utf8_decode(t->data + at, &bytes);
 		jinja_put_slice(s, &b, t, at, at + bytes);
 		at += bytes;
 	}
@@ -233,7 +187,7 @@ static size_t skip(const struct jinja_string *t, size_t at, bool spaces)
 {
 	while (at < t->size) {
 		size_t bytes;
-		if (jinja_is_space(jinja_decode(t->data + at, &bytes)) != spaces)
+		if (jinja_is_space((uint32_t)utf8_decode(t->data + at, &bytes)) != spaces)
 			break;
 		at += bytes;
 	}
@@ -261,7 +215,7 @@ static size_t skip_back(const struct jinja_string *t, size_t at, bool spaces)
 		size_t before = at - 1, bytes;
 		while (is_continuation(t->data[before]))
 			before--;
-		if (jinja_is_space(jinja_decode(t->data + before, &bytes)) != spaces)
+		if (jinja_is_space((uint32_t)utf8_decode(t->data + before, &bytes)) != spaces)
 			break;
 		at = before;
 	}
@@ -306,7 +260,7 @@ struct jinja_value jinja_split_lines(struct jinja_state *s, const struct jinja_s
 	struct jinja_sequence *q = jinja_sequence_new(s, JINJA_LIST, 0);
 	size_t line = 0;
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		if (!ends_line(jinja_decode(t->data + at, &bytes)))
+		if (!ends_line((uint32_t)utf8_decode(t->data + at, &bytes)))
 			continue;
 		jinja_append(s, q, jinja_slice(s, t, line, at));
 		if (t->data[at] == '\r' && at + 1 < t->size && t->data[at + 1] == '\n')
@@ -389,7 +343,7 @@ void jinja_put_literal(struct jinja_state *s, struct jinja_builder *b, const cha
 void jinja_put_character(struct jinja_state *s, struct jinja_builder *b, uint32_t c, uint8_t mark)
 {
 	char bytes[4];
-	jinja_put(s, b, bytes, jinja_encode(c, bytes), mark);
+	jinja_put(s, b, bytes, utf8_encode((int32_t)c, bytes), mark);
 }
 
 struct jinja_value jinja_built(struct jinja_state *s, struct jinja_builder *b)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 static bool is_whole(struct jinja_value v)
 {
@@ -39,7 +40,7 @@ static struct jinja_value item_at(struct jinja_state *s, struct jinja_value of, 
 		return of.sequence->items[at];
 	jinja_charge(s, of.string->size / 64);
 	size_t begin = jinja_offset(of.string, (size_t)at), bytes;
-	jinja_decode(of.string->data + begin, &bytes);
+	utf8_decode(of.string->data + begin, &bytes);
 	return jinja_slice(s, of.string, begin, begin + bytes);
 }
 

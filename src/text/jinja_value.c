@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 struct jinja_block {
 	struct jinja_block *next;
@@ -288,7 +289,7 @@ static struct jinja_sequence *split_characters(struct jinja_state *s, const stru
 {
 	struct jinja_sequence *q = jinja_sequence_new(s, JINJA_LIST, jinja_characters(t));
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		jinja_decode(t->data + at, &bytes);
+		utf8_decode(t->data + at, &bytes);
 		jinja_append(s, q, jinja_slice(s, t, at, at + bytes));
 	}
 	return q;

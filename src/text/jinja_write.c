@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "text/jinja_private.h"
+#include "text/utf8.h"
 
 static uint8_t mark_of(const struct jinja_string *t, size_t at)
 {
@@ -61,7 +62,7 @@ static void put_repr(struct jinja_state *s, struct jinja_builder *b, const struc
 	char quote = single && !two ? '"' : '\'';
 	jinja_put(s, b, &quote, 1, JINJA_TEMPLATE);
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		uint32_t c = jinja_decode(t->data + at, &bytes);
+		uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 		if (c == (uint32_t)quote || c == '\\')
 			jinja_put(s, b, "\\", 1, mark_of(t, at));
 		if (jinja_is_printable(c))
@@ -187,7 +188,7 @@ static void put_json_string(struct jinja_state *s, struct jinja_builder *b, cons
 	jinja_put_literal(s, b, "\"");
 	size_t plain = 0; /* begin of what needs no escape */
 	for (size_t at = 0, bytes; at < t->size; at += bytes) {
-		uint32_t c = jinja_decode(t->data + at, &bytes);
+		uint32_t c = (uint32_t)utf8_decode(t->data + at, &bytes);
 		if (c >= 0x20 && c != '"' && c != '\\' && (c < 0x7f || !ascii || c == 0x7f))
 			continue;
 		jinja_put_slice(s, b, t, plain, at);

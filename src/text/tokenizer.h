@@ -108,7 +108,6 @@ struct token_list {
 	size_t capacity;
 };
 void token_list_add(struct token_list *list, int32_t id);
-void token_list_append(struct token_list *list, const int32_t *ids, size_t count);
 void token_list_fini(struct token_list *list);
 
 /* Appends the ids of `size` bytes of UTF-8 to *out. Adds neither BOS nor EOS. Text that is not UTF-8 is refused with

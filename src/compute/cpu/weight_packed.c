@@ -108,17 +108,12 @@ static void pack_nf4(const float *x, unsigned char *block)
 					       nearest_normal_float(x[2 * i + 1] * inverse) << 4);
 }
 
-static inline void unpack_blocks(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out)
+void weight_packed_row(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out)
 {
 	const size_t size = block_size(p->packing), bytes = block_bytes(p->packing);
 	const unsigned char *block = p->data + row * p->row_bytes + first / size * bytes;
 	for (size_t i = 0; i < count; i += size, block += bytes)
 		unpack_block(p->packing, block, out + i);
-}
-
-void weight_packed_row(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out)
-{
-	unpack_blocks(p, row, first, count, out);
 }
 
 /* ---- filling ---- */
@@ -207,9 +202,9 @@ struct panel {
 static inline void unpack_piece(const struct panel *p, size_t row, size_t col, size_t count, float *out)
 {
 	if (p->backward)
-		unpack_blocks(p->from, row, p->first + col, count, out);
+		weight_packed_row(p->from, row, p->first + col, count, out);
 	else
-		unpack_blocks(p->from, p->first + row, col, count, out);
+		weight_packed_row(p->from, p->first + row, col, count, out);
 }
 
 static SIMD_CLONES void unpack_bf16(void *args, size_t begin, size_t end, unsigned thread)

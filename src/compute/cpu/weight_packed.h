@@ -4,6 +4,8 @@
 #pragma once
 #include "compute/compute.h"
 
+struct gemm_shape;
+
 /* How the elements of a row are packed. Every block has a scale d in f16 before its elements. */
 enum weight_packing {
 	PACKING_NONE, /* not in blocks */
@@ -29,6 +31,5 @@ void weight_packed_free(struct device *d, struct packed_rows *p);
 /* out (count): elements first .. first+count-1 of a row; both multiples of 64, but for the last elements of the row. */
 void weight_packed_row(const struct packed_rows *p, size_t row, size_t first, size_t count, float *out);
 /* y (n, rows) = x W^T + bias, or dx (n, cols) = dy W when backward: `s` says the product as if W were a plain operand, b apart. */
-struct gemm_shape;
 void weight_packed_product(struct device *d, const struct packed_rows *p, bool backward, const struct gemm_shape *s,
 	const void *a, const float *bias, void *c);
